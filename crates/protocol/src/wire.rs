@@ -594,6 +594,26 @@ impl Writer {
         }
     }
 
+    /// How many tagged fields follow: the known ones and those kept from a newer peer.
+    pub fn tag_count(&mut self, known: u32, unknown: &UnknownTags) {
+        self.uvarint(known + unknown.len() as u32);
+    }
+
+    /// The whole tag section of a struct that knows no tags of its own.
+    pub fn unknown_tags(&mut self, known: u32, unknown: &UnknownTags) {
+        self.tag_count(known, unknown);
+        self.raw_tags(unknown, 0, u32::MAX);
+    }
+
+    /// Kept tagged fields with numbers from `from` up to, not including, `end`.
+    pub fn raw_tags(&mut self, unknown: &UnknownTags, from: u32, end: u32) {
+        for (tag, bytes) in unknown.iter().filter(|(tag, _)| (from..end).contains(tag)) {
+            self.uvarint(tag);
+            self.uvarint(bytes.len() as u32);
+            self.raw(bytes);
+        }
+    }
+
     /// One tagged field: its number, its length, and what `body` writes.
     pub fn tag(&mut self, tag: u32, body: impl FnOnce(&mut Writer)) {
         let mut inner = Writer::new();
