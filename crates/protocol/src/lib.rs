@@ -5,6 +5,7 @@ pub mod codec;
 pub mod error;
 pub mod header;
 mod metadata_value;
+pub mod records;
 pub mod time;
 pub mod wire;
 

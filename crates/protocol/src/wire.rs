@@ -17,7 +17,10 @@ pub const DECODED_BYTES_MAX: usize = 256 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecodeError {
     /// The frame ends before the value does.
-    Truncated { needed: usize, left: usize },
+    Truncated {
+        needed: usize,
+        left: usize,
+    },
     /// A length that is negative where null is not allowed, or beyond what the frame can hold.
     BadLength(i64),
     /// The decoded form would exceed [`DECODED_BYTES_MAX`].
@@ -26,8 +29,14 @@ pub enum DecodeError {
     BadUtf8,
     /// Tags must be strictly increasing within a struct.
     TagOrder(u32),
-    TagLength { tag: u32, left: usize },
-    UnsupportedVersion { message: &'static str, version: i16 },
+    TagLength {
+        tag: u32,
+        left: usize,
+    },
+    UnsupportedVersion {
+        message: &'static str,
+        version: i16,
+    },
     /// Bytes after the end of the message.
     Trailing(usize),
     UnknownApiKey(i16),
@@ -57,12 +66,21 @@ impl std::error::Error for DecodeError {}
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EncodeError {
     /// Longer than the length field of this version can say.
-    TooLong { what: &'static str, len: usize },
+    TooLong {
+        what: &'static str,
+        len: usize,
+    },
     /// Null where this version has no null.
     UnexpectedNull(&'static str),
     /// A field is set that this version of the message cannot carry, and that must not be dropped in silence.
-    FieldNotInVersion { field: &'static str, version: i16 },
-    UnsupportedVersion { message: &'static str, version: i16 },
+    FieldNotInVersion {
+        field: &'static str,
+        version: i16,
+    },
+    UnsupportedVersion {
+        message: &'static str,
+        version: i16,
+    },
 }
 
 impl fmt::Display for EncodeError {
@@ -158,7 +176,10 @@ impl fmt::Debug for Uuid {
 pub enum Records<'a> {
     Inline(Bytes<'a>),
     /// `len` bytes that are not in the frame's buffer; `id` is the sender's own key for where they are.
-    External { len: u32, id: u64 },
+    External {
+        len: u32,
+        id: u64,
+    },
 }
 
 impl<'a> Records<'a> {
@@ -553,7 +574,11 @@ impl Writer {
                 if s.len() > i16::MAX as usize {
                     return self.fail(EncodeError::TooLong { what: "string", len: s.len() });
                 }
-                if flexible { self.uvarint(s.len() as u32 + 1) } else { self.i16(s.len() as i16) }
+                if flexible {
+                    self.uvarint(s.len() as u32 + 1)
+                } else {
+                    self.i16(s.len() as i16)
+                }
                 self.raw(s.as_bytes());
             }
         }

@@ -29,7 +29,10 @@ fn oracle_bodies_come_back() {
         let class = value["class"].as_str().expect("class");
         let name = class.rsplit('.').next().expect("a name");
         // Requests and responses are named after their data classes: FetchRequestData.
-        let name = name.strip_suffix("Data").filter(|n| ["Request", "Response", "Header"].iter().any(|k| n.ends_with(k))).unwrap_or(name);
+        let name = name
+            .strip_suffix("Data")
+            .filter(|n| ["Request", "Response", "Header"].iter().any(|k| n.ends_with(k)))
+            .unwrap_or(name);
         let version = value["version"].as_i64().expect("version") as i16;
         let bytes = hex(value["hex"].as_str().expect("hex"));
         seen += 1;
