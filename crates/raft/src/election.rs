@@ -66,10 +66,6 @@ impl Tally {
         self.count(Vote::Granted) + self.count(Vote::Unrecorded) < self.majority()
     }
 
-    pub fn has_rejections(&self) -> bool {
-        self.count(Vote::Rejected) > 0
-    }
-
     pub fn unrecorded(&self) -> impl Iterator<Item = ReplicaKey> {
         self.of(Vote::Unrecorded)
     }

@@ -193,7 +193,11 @@ impl Leader {
         match self.high_watermark {
             Some(current) if offset <= current => {
                 if offset < current {
-                    tracing::info!(offset, current, "the majority's end is below the high watermark: the voters changed");
+                    tracing::info!(
+                        offset,
+                        current,
+                        "the majority's end is below the high watermark: the voters changed"
+                    );
                 }
                 false
             }
@@ -217,6 +221,12 @@ impl Leader {
         others.into_iter().map(|progress| progress.key).collect()
     }
 
+    /// Another voter has everything up to `log_end`.
+    pub fn has_successor(&self, log_end: i64) -> bool {
+        let others = self.voters.values().filter(|progress| progress.key.id != self.own.key.id);
+        others.into_iter().any(|progress| progress.end_offset.is_some_and(|end| end >= log_end))
+    }
+
     pub fn forget_silent_observers(&mut self, now: Now) {
         let own = self.own.key;
         self.observers.retain(|key, progress| {
@@ -225,7 +235,9 @@ impl Leader {
     }
 
     pub fn check(&self) {
-        assert!(self.high_watermark.is_none_or(|hw| hw > self.epoch_start_offset) || self.mutations.commit_earlier_epochs);
+        assert!(
+            self.high_watermark.is_none_or(|hw| hw > self.epoch_start_offset) || self.mutations.commit_earlier_epochs
+        );
         assert!(!self.fetched_voters.contains(&self.own.key.id));
         assert!(self.voters.iter().all(|(id, progress)| *id == progress.key.id));
         assert!(self.observers.keys().all(|key| self.voters.get(&key.id).is_none_or(|p| p.key != *key)));

@@ -42,7 +42,7 @@ pub struct Peers {
     retry_backoff_ms: i64,
     token_next: u64,
     /// Requests nobody waits for any more; whoever owns the links may close theirs.
-    given_up: Vec<RequestToken>,
+    given_up: Vec<(i32, RequestToken)>,
 }
 
 impl Peers {
@@ -57,20 +57,22 @@ impl Peers {
         }
     }
 
-    /// Makes peers ready whose request timed out or whose backoff is over. First thing in every turn.
+    /// Gives up requests that timed out, which lets their peers back off, and makes those ready whose backoff is over.
+    /// First thing in every turn.
     pub fn expire(&mut self, now_ms: i64) {
-        let given_up = &mut self.given_up;
-        self.connections.retain(|_, connection| match *connection {
+        let (given_up, backoff_ms) = (&mut self.given_up, self.retry_backoff_ms);
+        self.connections.retain(|&id, connection| match *connection {
             Connection::Awaiting { token, until_ms } if until_ms <= now_ms => {
-                given_up.push(token);
-                false
+                given_up.push((id, token));
+                *connection = Connection::BackingOff { until_ms: now_ms + backoff_ms };
+                true
             }
             Connection::BackingOff { until_ms } => until_ms > now_ms,
             Connection::Awaiting { .. } => true,
         });
     }
 
-    pub fn take_given_up(&mut self) -> Vec<RequestToken> {
+    pub fn take_given_up(&mut self) -> Vec<(i32, RequestToken)> {
         std::mem::take(&mut self.given_up)
     }
 

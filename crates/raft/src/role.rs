@@ -88,7 +88,9 @@ pub enum Evidence {
     /// The connection broke, and the next fetch goes to the leader at once, to see whether it is refused.
     Broken,
     /// Connecting was refused: no process listens there. We stand for election at `stand_due_ms`.
-    Refused { stand_due_ms: i64 },
+    Refused {
+        stand_due_ms: i64,
+    },
     /// Refused, and our PreVote was lost: others still hear the leader. Only the fetch timeout counts now.
     Spent,
 }

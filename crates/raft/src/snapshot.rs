@@ -127,7 +127,15 @@ impl Snapshots {
         let path = self.dir.join(format!("{stem}-{}{PART_SUFFIX}", self.part_next));
         self.part_next += 1;
         let file = self.disk.open(&path, OpenMode::Truncate)?;
-        Ok(SnapshotPart { disk: self.disk.clone(), file, path, whole_path: self.path(id), dir: self.dir.clone(), id, size: 0 })
+        Ok(SnapshotPart {
+            disk: self.disk.clone(),
+            file,
+            path,
+            whole_path: self.path(id),
+            dir: self.dir.clone(),
+            id,
+            size: 0,
+        })
     }
 
     /// A part was frozen.

@@ -32,9 +32,9 @@ impl StateFile {
             return Ok(None);
         }
         let bytes = self.disk.read(&self.path)?;
-        parse(&bytes).map(Some).map_err(|reason| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", self.path.display()))
-        })
+        parse(&bytes)
+            .map(Some)
+            .map_err(|reason| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {reason}", self.path.display())))
     }
 
     /// Durable when it returns: file and directory are synced.

@@ -68,6 +68,10 @@ impl fmt::Display for Endpoint {
 pub struct Endpoints(BTreeMap<String, Endpoint>);
 
 impl Endpoints {
+    pub const fn none() -> Self {
+        Self(BTreeMap::new())
+    }
+
     pub fn one(listener: &str, endpoint: Endpoint) -> Self {
         let mut out = Self::default();
         out.insert(listener, endpoint);

@@ -117,7 +117,7 @@ impl<T> Default for History<T> {
 impl<T> History<T> {
     pub fn add(&mut self, offset: i64, value: T) {
         let last = self.0.last_key_value().map(|(&at, _)| at);
-        assert!(last.is_none_or(|at| at < offset), "a value at {offset} after one at {last:?}");
+        assert!(last.is_none_or(|at| at <= offset), "a value at {offset} after one at {last:?}");
         self.0.insert(offset, value);
     }
 

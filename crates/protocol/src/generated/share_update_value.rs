@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message, Record};
+use crate::codec::{Decode, Message};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -125,10 +125,6 @@ impl Message for ShareUpdateValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
-}
-
-impl Record for ShareUpdateValue {
-    const TYPE: i16 = 1;
 }
 
 impl Decode<'_> for ShareUpdateValue {
