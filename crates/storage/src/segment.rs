@@ -1,0 +1,355 @@
+//! One segment: a file of batches, its two indexes, and what is remembered of its tail.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use protocol::records::{BatchHeader, HEADER_LEN};
+
+use crate::disk::{DiskRef, FileRef, OpenMode};
+use crate::index::{Index, Position, Stamp};
+use crate::{LogConfig, ReadPlan};
+
+/// Batches at the tail whose positions are known without a look at the disk: what followers and tailing consumers ask.
+const TAIL_MAX: usize = 4096;
+/// Blocks are reserved ahead of the tail in steps of this, which saves a fifth of the cost of an append.
+const RESERVE_BYTES: u64 = 16 << 20;
+/// Below this a log is too small for reserving to matter.
+const RESERVE_FROM: u64 = 1 << 20;
+
+#[derive(Clone, Copy, Debug)]
+struct TailBatch {
+    base_offset: i64,
+    next_offset: i64,
+    at: u32,
+}
+
+pub struct Segment {
+    disk: DiskRef,
+    pub base_offset: i64,
+    path: PathBuf,
+    /// Sealed segments are opened when somebody reads them.
+    file: Option<FileRef>,
+    pub size: u32,
+    pub index: Index<Position>,
+    pub time_index: Index<Stamp>,
+    bytes_since_index: u32,
+    /// Of the first batch, for rolling by time.
+    pub first_timestamp: Option<i64>,
+    /// Largest timestamp, and the last offset of the batch that holds it.
+    pub max_timestamp: Option<Stamp>,
+    pub created_ms: i64,
+    tail: VecDeque<TailBatch>,
+    reserved: u64,
+}
+
+pub fn file_name(base_offset: i64, suffix: &str) -> String {
+    format!("{base_offset:020}.{suffix}")
+}
+
+impl Segment {
+    pub fn create(
+        disk: &DiskRef,
+        dir: &Path,
+        base_offset: i64,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> io::Result<Segment> {
+        let path = dir.join(file_name(base_offset, "log"));
+        let file = disk.open(&path, OpenMode::Truncate)?;
+        let index_path = dir.join(file_name(base_offset, "index"));
+        let time_path = dir.join(file_name(base_offset, "timeindex"));
+        Ok(Segment {
+            disk: disk.clone(),
+            base_offset,
+            path,
+            file: Some(file),
+            size: 0,
+            index: Index::create(&**disk, index_path, base_offset, config.index_bytes)?,
+            time_index: Index::create(&**disk, time_path, base_offset, config.index_bytes)?,
+            bytes_since_index: 0,
+            first_timestamp: None,
+            max_timestamp: None,
+            created_ms: now_ms,
+            tail: VecDeque::new(),
+            reserved: 0,
+        })
+    }
+
+    /// An existing segment; indexes are read when needed.
+    pub fn open(
+        disk: &DiskRef,
+        dir: &Path,
+        base_offset: i64,
+        len: u64,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> io::Result<Segment> {
+        let size = u32::try_from(len).ok().filter(|size| *size <= i32::MAX as u32).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("segment of {len} bytes exceeds 2 GiB"))
+        })?;
+        let index_path = dir.join(file_name(base_offset, "index"));
+        let time_path = dir.join(file_name(base_offset, "timeindex"));
+        Ok(Segment {
+            disk: disk.clone(),
+            base_offset,
+            path: dir.join(file_name(base_offset, "log")),
+            file: None,
+            size,
+            index: Index::unloaded(index_path, base_offset, config.index_bytes),
+            time_index: Index::unloaded(time_path, base_offset, config.index_bytes),
+            bytes_since_index: 0,
+            first_timestamp: None,
+            max_timestamp: None,
+            created_ms: now_ms,
+            tail: VecDeque::new(),
+            reserved: 0,
+        })
+    }
+
+    pub fn file(&mut self) -> io::Result<FileRef> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        let file = self.disk.open(&self.path, OpenMode::ReadWrite)?;
+        self.file = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Writes a run of whole batches and notes them in the indexes.
+    pub fn append(&mut self, run: &[u8], batches: &[BatchHeader], config: &LogConfig) -> io::Result<()> {
+        let file = self.file()?;
+        let end = u64::from(self.size) + run.len() as u64;
+        if config.reserve && end > self.reserved && end > RESERVE_FROM {
+            self.reserved = (end + RESERVE_BYTES).min(config.segment_bytes.max(end));
+            file.preallocate(self.reserved)?;
+        }
+        file.write_at(&mut [IoSlice::new(run)], u64::from(self.size))?;
+        for header in batches {
+            self.note(header, config)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a batch into account that is, or is about to be, at the current end.
+    pub fn note(&mut self, header: &BatchHeader, config: &LogConfig) -> io::Result<()> {
+        let last = header.last_offset();
+        if self.first_timestamp.is_none() {
+            self.first_timestamp = Some(header.max_timestamp);
+        }
+        if self.max_timestamp.is_none_or(|max| header.max_timestamp > max.timestamp) {
+            self.max_timestamp = Some(Stamp { timestamp: header.max_timestamp, offset: last });
+        }
+        if self.bytes_since_index > config.index_interval_bytes {
+            self.index.maybe_append(&*self.disk, Position { offset: last, at: self.size })?;
+            if let Some(max) = self.max_timestamp {
+                self.time_index.maybe_append(&*self.disk, max)?;
+            }
+            self.bytes_since_index = 0;
+        }
+        if self.tail.len() == TAIL_MAX {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(TailBatch {
+            base_offset: header.base_offset,
+            next_offset: header.next_offset(),
+            at: self.size,
+        });
+        self.bytes_since_index = self.bytes_since_index.saturating_add(header.size() as u32);
+        self.size += header.size() as u32;
+        Ok(())
+    }
+
+    /// No more appends: the largest timestamp goes to the time index, files shrink to what they hold.
+    pub fn seal(&mut self) -> io::Result<()> {
+        if let Some(max) = self.max_timestamp {
+            self.time_index.maybe_append(&*self.disk, max)?;
+        }
+        self.index.seal(&*self.disk)?;
+        self.time_index.seal(&*self.disk)?;
+        if self.reserved > u64::from(self.size) {
+            // Gives back the blocks that were reserved beyond the end.
+            self.file()?.set_len(u64::from(self.size))?;
+            self.reserved = 0;
+        }
+        Ok(())
+    }
+
+    /// Forgets the tail and closes the file: the segment is not the active one any more.
+    pub fn retire(&mut self) {
+        self.tail = VecDeque::new();
+    }
+
+    /// The header of the batch at a position; `None` at the end, or where no whole header fits.
+    pub fn header_at(&mut self, at: u32) -> io::Result<Option<BatchHeader>> {
+        if self.size.saturating_sub(at) < HEADER_LEN as u32 {
+            return Ok(None);
+        }
+        let mut buf = [0u8; HEADER_LEN];
+        let n = self.file()?.read_at(&mut buf, u64::from(at))?;
+        Ok(buf.get(..n).and_then(|bytes| BatchHeader::parse(bytes).ok()))
+    }
+
+    /// Position and header-known bounds of the first batch whose last offset is at or above `offset`.
+    fn locate(&mut self, offset: i64) -> io::Result<Option<TailBatch>> {
+        if self.tail.front().is_some_and(|first| first.base_offset <= offset) {
+            let i = self.tail.partition_point(|b| b.next_offset <= offset);
+            return Ok(self.tail.get(i).copied());
+        }
+        self.ensure_index()?;
+        let mut at = self.index.floor(offset);
+        while let Some(header) = self.header_at(at)? {
+            if header.last_offset() >= offset {
+                return Ok(Some(TailBatch { base_offset: header.base_offset, next_offset: header.next_offset(), at }));
+            }
+            at = at.saturating_add(header.size() as u32);
+        }
+        Ok(None)
+    }
+
+    fn ensure_index(&mut self) -> io::Result<()> {
+        if !self.index.is_loaded() && !self.index.load(&*self.disk) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("{} is damaged", self.index.path().display()),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The position of `offset`'s batch, or the segment's end.
+    pub fn position_of(&mut self, offset: i64) -> io::Result<u32> {
+        Ok(self.locate(offset)?.map_or(self.size, |batch| batch.at))
+    }
+
+    /// The bytes from the batch that holds `offset`, at most `bytes_max` of them unless the first batch alone is
+    /// larger, and none of a batch that begins at or beyond `upto`. `None` if the segment has nothing at or above
+    /// `offset`.
+    pub fn read(
+        &mut self,
+        offset: i64,
+        bytes_max: u32,
+        whole_first: bool,
+        upto: Option<i64>,
+    ) -> io::Result<Option<ReadPlan>> {
+        let Some(first) = self.locate(offset)? else { return Ok(None) };
+        let limit = match upto {
+            Some(upto) if upto <= first.base_offset => first.at,
+            Some(upto) => self.position_of(upto)?,
+            None => self.size,
+        };
+        let available = limit.saturating_sub(first.at);
+        let mut len = available.min(bytes_max);
+        if len < available {
+            len = self.whole_batches(first.at, len);
+        }
+        if whole_first && available > 0 {
+            let size = match self.header_at(first.at)? {
+                Some(header) if len < header.size() as u32 => header.size() as u32,
+                _ => 0,
+            };
+            len = len.max(size.min(available));
+        }
+        let file = self.file()?;
+        Ok(Some(ReadPlan { file, at: u64::from(first.at), len, base_offset: first.base_offset }))
+    }
+
+    /// Cuts a length back to whole batches where the tail knows them; elsewhere the reader skips a cut-off batch.
+    fn whole_batches(&self, at: u32, len: u32) -> u32 {
+        let end = at.saturating_add(len);
+        match self.tail.front() {
+            Some(first) if first.at <= at => {
+                let after = self.tail.partition_point(|b| b.at <= end);
+                after.checked_sub(1).map_or(len, |i| self.tail[i].at.saturating_sub(at))
+            }
+            _ => len,
+        }
+    }
+
+    /// The first batch whose largest timestamp is at or above `timestamp`, from the time index on.
+    pub fn batch_at_timestamp(&mut self, timestamp: i64) -> io::Result<Option<(u32, BatchHeader)>> {
+        if !self.time_index.is_loaded() {
+            self.time_index.load(&*self.disk);
+        }
+        let mut at = match self.time_index.floor(timestamp) {
+            Some(offset) => self.position_of(offset)?,
+            None => 0,
+        };
+        while let Some(header) = self.header_at(at)? {
+            if header.max_timestamp >= timestamp {
+                return Ok(Some((at, header)));
+            }
+            at = at.saturating_add(header.size() as u32);
+        }
+        Ok(None)
+    }
+
+    /// The largest timestamp of the segment; read from the time index for segments opened from disk.
+    pub fn largest_timestamp(&mut self) -> Option<Stamp> {
+        if self.max_timestamp.is_none() && self.size > 0 {
+            if !self.time_index.is_loaded() {
+                self.time_index.load(&*self.disk);
+            }
+            self.max_timestamp = self.time_index.last().copied();
+        }
+        self.max_timestamp
+    }
+
+    /// Cuts the file at a batch boundary; `end_offset` is the offset of the first batch that goes.
+    pub fn truncate(&mut self, at: u32, end_offset: i64) -> io::Result<()> {
+        let file = self.file()?;
+        file.set_len(u64::from(at))?;
+        self.size = at;
+        self.reserved = 0;
+        self.tail.retain(|b| b.at < at);
+        self.index.truncate(&*self.disk, |e| e.offset < end_offset && e.at < at)?;
+        self.time_index.truncate(&*self.disk, |e| e.offset < end_offset)?;
+        self.max_timestamp = self.time_index.last().copied();
+        if at == 0 {
+            self.first_timestamp = None;
+        }
+        // Whatever lies after the last kept time index entry may hold the largest timestamp.
+        let from = self.index.last().map_or(0, |e| e.at);
+        let mut at = from;
+        while let Some(header) = self.header_at(at)? {
+            if self.max_timestamp.is_none_or(|max| header.max_timestamp > max.timestamp) {
+                self.max_timestamp = Some(Stamp { timestamp: header.max_timestamp, offset: header.last_offset() });
+            }
+            at = at.saturating_add(header.size() as u32);
+        }
+        self.bytes_since_index = self.size - from;
+        Ok(())
+    }
+
+    /// Renames all files to `<name>.deleted`; they are removed later.
+    pub fn mark_deleted(&mut self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut marked = Vec::new();
+        for suffix in ["log", "index", "timeindex", "txnindex"] {
+            let path = dir.join(file_name(self.base_offset, suffix));
+            if self.disk.exists(&path) {
+                let to = dir.join(format!("{}.deleted", file_name(self.base_offset, suffix)));
+                self.disk.rename(&path, &to)?;
+                marked.push(to);
+            }
+        }
+        Ok(marked)
+    }
+
+    pub fn remove(&mut self, dir: &Path) -> io::Result<()> {
+        for path in self.mark_deleted(dir)? {
+            self.disk.remove_file(&path)?;
+        }
+        Ok(())
+    }
+
+    /// Starts over with empty indexes and no memory of batches: they are noted again, one by one.
+    pub fn forget(&mut self) {
+        self.index.reset();
+        self.time_index.reset();
+        self.tail.clear();
+        self.bytes_since_index = 0;
+        self.first_timestamp = None;
+        self.max_timestamp = None;
+        self.size = 0;
+    }
+}
