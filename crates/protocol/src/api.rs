@@ -29,6 +29,12 @@ impl ApiKey {
         self.api().min..=self.api().stable
     }
 
+    /// What ApiVersions answers as lowest version. Of Produce it is 0 although 0 to 2 are refused: librdkafka takes
+    /// the lowest version for a sign of what else the broker can do (KAFKA-18659).
+    pub fn advertised_min(self) -> i16 {
+        if self == ApiKey::Produce { 0 } else { self.api().min }
+    }
+
     /// Highest version of the codec, which may still change in Kafka and is never advertised if it is not stable.
     pub fn latest_unstable(self) -> i16 {
         self.api().max

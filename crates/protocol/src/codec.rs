@@ -20,6 +20,12 @@ pub trait Decode<'a>: Message + Sized + Default {
     fn decode(r: &mut Reader<'a>, version: i16) -> Result<Self, DecodeError>;
 }
 
+/// A record of the metadata log or of a coordinator's topic. Its type stands in front of it: as api key in the frame of
+/// a metadata record, as version in the key of a coordinator's record.
+pub trait Record: Message {
+    const TYPE: i16;
+}
+
 pub trait Request: Message {
     const KEY: ApiKey;
     type Response<'r>: Decode<'r>;
@@ -38,15 +44,4 @@ pub fn encode_all<M: Message>(message: &M, version: i16) -> Result<Vec<u8>, Enco
     let mut writer = Writer::new();
     message.encode(&mut writer, version);
     writer.finish_inline()
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReencodeError {
-    Decode(DecodeError),
-    Encode(EncodeError),
-}
-
-pub(crate) fn reencode_as<'a, M: Decode<'a>>(bytes: &'a [u8], version: i16) -> Result<Vec<u8>, ReencodeError> {
-    let message: M = decode_all(bytes, version).map_err(ReencodeError::Decode)?;
-    encode_all(&message, version).map_err(ReencodeError::Encode)
 }

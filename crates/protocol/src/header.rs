@@ -1,7 +1,7 @@
 //! Request and response headers, and whole frames: four length bytes, header, body.
 
 use crate::api::ApiKey;
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Request};
 use crate::messages::{RequestHeader, ResponseHeader};
 use crate::wire::{DecodeError, EncodeError, Reader, Splice, Writer};
 
@@ -24,6 +24,16 @@ pub fn decode_response_header(r: &mut Reader<'_>, key: ApiKey, version: i16) -> 
     Ok(ResponseHeader::decode(r, key.response_header_version(version))?.correlation_id)
 }
 
+/// Reads an answer, header and body, and nothing behind it.
+pub fn decode_response<'a, R: Request>(frame: &'a [u8], version: i16) -> Result<(i32, R::Response<'a>), DecodeError> {
+    let mut r = Reader::new(frame);
+    let correlation_id = decode_response_header(&mut r, R::KEY, version)?;
+    let response = R::Response::decode(&mut r, version)?;
+    r.finish()?;
+    Ok((correlation_id, response))
+}
+
+/// The whole frame, length included.
 pub fn encode_request(
     key: ApiKey,
     version: i16,
@@ -46,7 +56,7 @@ pub fn encode_request(
     Ok(bytes)
 }
 
-/// The frame, and where in it bytes belong that it does not hold.
+/// The whole frame, and where in it bytes belong that it does not hold; its length counts them.
 pub fn encode_response(
     key: ApiKey,
     version: i16,

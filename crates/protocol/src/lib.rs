@@ -6,6 +6,7 @@ pub mod error;
 pub mod header;
 mod metadata_value;
 pub mod records;
+pub mod registry;
 pub mod time;
 pub mod wire;
 
@@ -14,5 +15,3 @@ pub mod wire;
 #[allow(unused_variables, unused_mut, unused_imports, clippy::all)]
 #[path = "generated/mod.rs"]
 pub mod messages;
-
-pub use messages::registry;

@@ -26,12 +26,16 @@ pub enum DecodeError {
     /// The decoded form would exceed [`DECODED_BYTES_MAX`].
     TooLarge,
     BadVarint,
-    BadUtf8,
     /// Tags must be strictly increasing within a struct.
     TagOrder(u32),
     TagLength {
         tag: u32,
         left: usize,
+    },
+    /// A tag that the schema gives to a later version.
+    TagNotInVersion {
+        tag: u32,
+        version: i16,
     },
     UnsupportedVersion {
         message: &'static str,
@@ -50,9 +54,9 @@ impl fmt::Display for DecodeError {
             Self::BadLength(n) => write!(f, "length {n} does not fit the frame"),
             Self::TooLarge => write!(f, "decodes to more than {DECODED_BYTES_MAX} bytes"),
             Self::BadVarint => write!(f, "varint is longer than its type"),
-            Self::BadUtf8 => write!(f, "string is not UTF-8"),
             Self::TagOrder(tag) => write!(f, "tag {tag} is out of order"),
             Self::TagLength { tag, left } => write!(f, "tag {tag} leaves {left} of its bytes unread"),
+            Self::TagNotInVersion { tag, version } => write!(f, "version {version} has no tag {tag}"),
             Self::UnsupportedVersion { message, version } => write!(f, "{message} has no version {version}"),
             Self::Trailing(n) => write!(f, "{n} bytes follow the end of the message"),
             Self::UnknownApiKey(key) => write!(f, "unknown api key {key}"),
@@ -216,7 +220,8 @@ impl Default for Records<'_> {
 pub struct UnknownTags(Option<Box<Vec<(u32, Vec<u8>)>>>);
 
 impl UnknownTags {
-    pub fn push(&mut self, tag: u32, bytes: &[u8]) {
+    /// In the order of their numbers, none of which the struct knows: [`Writer::tag_count`] relies on both.
+    pub(crate) fn push(&mut self, tag: u32, bytes: &[u8]) {
         self.0.get_or_insert_default().push((tag, bytes.to_vec()));
     }
 
@@ -262,6 +267,11 @@ impl<'a> Reader<'a> {
             }
             None => Err(DecodeError::Truncated { needed: n, left }),
         }
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), DecodeError> {
+        self.budget = self.budget.checked_sub(bytes).ok_or(DecodeError::TooLarge)?;
+        Ok(())
     }
 
     fn array_of<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
@@ -360,10 +370,20 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Bytes that are not UTF-8 become U+FFFD, as in Java: a client may call itself what it likes.
     pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<Str<'a>>, DecodeError> {
         let Some(len) = self.string_len(flexible)? else { return Ok(None) };
+        if len > i16::MAX as usize {
+            return Err(DecodeError::BadLength(len as i64));
+        }
         let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map(|s| Some(Cow::Borrowed(s))).map_err(|_| DecodeError::BadUtf8)
+        Ok(Some(match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => {
+                self.charge(len.saturating_mul(3))?;
+                String::from_utf8_lossy(bytes)
+            }
+        }))
     }
 
     pub fn string(&mut self, flexible: bool) -> Result<Str<'a>, DecodeError> {
@@ -398,8 +418,7 @@ impl<'a> Reader<'a> {
             return Err(DecodeError::BadLength(len));
         }
         let len = len as usize;
-        let cost = len.saturating_mul(size_of::<T>());
-        self.budget = self.budget.checked_sub(cost).ok_or(DecodeError::TooLarge)?;
+        self.charge(len.saturating_mul(size_of::<T>()))?;
         let mut out = Vec::with_capacity(len);
         for _ in 0..len {
             out.push(element(self)?);
@@ -430,6 +449,8 @@ impl<'a> Reader<'a> {
         let mut previous = None;
         for _ in 0..count {
             let tag = self.uvarint()?;
+            // DIFFERS: Kafka's decoder takes tags in any order and twice; its encoder, as everybody's, writes them in
+            // increasing order, and two fields of one number have no meaning.
             if previous.is_some_and(|p| tag <= p) {
                 return Err(DecodeError::TagOrder(tag));
             }
@@ -443,8 +464,7 @@ impl<'a> Reader<'a> {
                     return Err(DecodeError::TagLength { tag, left: field.left() });
                 }
             } else {
-                let cost = len + size_of::<(u32, Vec<u8>)>();
-                self.budget = self.budget.checked_sub(cost).ok_or(DecodeError::TooLarge)?;
+                self.charge(len + size_of::<(u32, Vec<u8>)>())?;
                 unknown.push(tag, bytes);
             }
         }
@@ -641,14 +661,13 @@ impl Writer {
 
     /// One tagged field: its number, its length, and what `body` writes.
     pub fn tag(&mut self, tag: u32, body: impl FnOnce(&mut Writer)) {
-        let mut inner = Writer::new();
-        body(&mut inner);
-        assert!(inner.splices.is_empty(), "no tagged field holds records");
-        if let Some(error) = inner.error {
-            self.fail(error);
-        }
         self.uvarint(tag);
-        self.uvarint(inner.buf.len() as u32);
-        self.raw(&inner.buf);
+        let (start, splices) = (self.buf.len(), self.splices.len());
+        body(self);
+        assert!(self.splices.len() == splices, "no tagged field holds records");
+        // The length stands before the body but is known after it: appended, then turned to the front.
+        let len = self.buf.len() - start;
+        self.uvarint(len as u32);
+        self.buf[start..].rotate_left(len);
     }
 }

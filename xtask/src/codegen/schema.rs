@@ -78,6 +78,11 @@ impl Message {
         &found.unwrap_or_else(|| panic!("{}: no struct {name}", self.name)).1
     }
 
+    /// Carries its number where it is stored, so that a reader of the log knows what it is.
+    pub fn is_record(&self) -> bool {
+        matches!(self.kind.as_str(), "metadata" | "coordinator-key" | "coordinator-value")
+    }
+
     pub fn is_struct(&self, type_name: &str) -> bool {
         self.structs.iter().any(|(n, _)| n == type_name)
     }
@@ -106,6 +111,8 @@ pub fn parse(text: &str) -> Vec<Message> {
             continue;
         }
         let field = parse_field(&words);
+        let carried = field.versions.and(message.versions);
+        assert!(!carried.is_empty(), "{}: no version carries {}", message.name, field.name);
         let owner = &owners.last().expect("the message itself is an owner").1;
         let place = message.structs.iter_mut().find(|(n, _)| n == owner);
         place.unwrap_or_else(|| panic!("{}: fields of unknown {owner}", message.name)).1.push(field.clone());
@@ -117,9 +124,8 @@ pub fn parse(text: &str) -> Vec<Message> {
     messages
 }
 
-pub const PRIMITIVES: &[&str] = &[
-    "bool", "int8", "int16", "uint16", "int32", "uint32", "int64", "float64", "uuid", "string", "bytes", "records",
-];
+pub const PRIMITIVES: &[&str] =
+    &["bool", "int8", "int16", "uint16", "int32", "uint32", "int64", "float64", "uuid", "string", "bytes", "records"];
 
 fn add_struct(message: &mut Message, name: &str) {
     if !message.is_struct(name) {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -80,6 +80,10 @@ impl Message for AccessControlEntryRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for AccessControlEntryRecord<'_> {
+    const TYPE: i16 = 18;
 }
 
 impl<'a> Decode<'a> for AccessControlEntryRecord<'a> {

@@ -9,8 +9,6 @@ use crate::wire::*;
 pub struct ApiVersionsRequest<'a> {
     pub client_software_name: Str<'a>,
     pub client_software_version: Str<'a>,
-    pub cluster_id: Str<'a>,
-    pub node_id: i32,
     pub unknown_tags: UnknownTags,
 }
 
@@ -19,8 +17,6 @@ impl Default for ApiVersionsRequest<'_> {
         Self {
             client_software_name: Str::Borrowed(""),
             client_software_version: Str::Borrowed(""),
-            cluster_id: Str::Borrowed("null"),
-            node_id: -1,
             unknown_tags: UnknownTags::default(),
         }
     }
@@ -32,8 +28,6 @@ impl<'a> ApiVersionsRequest<'a> {
         let mut m = Self::default();
         if v >= 3 { m.client_software_name = r.string(flex)?; }
         if v >= 3 { m.client_software_version = r.string(flex)?; }
-        if false { m.cluster_id = r.string(flex)?; }
-        if false { m.node_id = r.i32()?; }
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
         }
@@ -44,8 +38,6 @@ impl<'a> ApiVersionsRequest<'a> {
         let flex = v >= 3;
         if v >= 3 { w.string(flex, &self.client_software_name); }
         if v >= 3 { w.string(flex, &self.client_software_version); }
-        if false { w.string(flex, &self.cluster_id); }
-        if false { w.i32(self.node_id); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
         }

@@ -42,10 +42,10 @@ impl<'a> ApiVersionsResponse<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 3 => m.supported_features = r.array(flex, 1, |r| Ok(SupportedFeatureKey::read(r, v)?))?,
-                    1 if v >= 3 => m.finalized_features_epoch = r.i64()?,
-                    2 if v >= 3 => m.finalized_features = r.array(flex, 1, |r| Ok(FinalizedFeatureKey::read(r, v)?))?,
-                    3 if v >= 3 => m.zk_migration_ready = r.bool()?,
+                    0 => m.supported_features = r.array(flex, 1, |r| Ok(SupportedFeatureKey::read(r, v)?))?,
+                    1 => m.finalized_features_epoch = r.i64()?,
+                    2 => m.finalized_features = r.array(flex, 1, |r| Ok(FinalizedFeatureKey::read(r, v)?))?,
+                    3 => m.zk_migration_ready = r.bool()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -61,13 +61,13 @@ impl<'a> ApiVersionsResponse<'a> {
         if v >= 1 { w.i32(self.throttle_time_ms); }
         if flex {
             let mut known = 0;
-            let set0 = v >= 3 && !self.supported_features.is_empty();
+            let set0 = !self.supported_features.is_empty();
             known += u32::from(set0);
-            let set1 = v >= 3 && self.finalized_features_epoch != -1;
+            let set1 = self.finalized_features_epoch != -1;
             known += u32::from(set1);
-            let set2 = v >= 3 && !self.finalized_features.is_empty();
+            let set2 = !self.finalized_features.is_empty();
             known += u32::from(set2);
-            let set3 = v >= 3 && self.zk_migration_ready;
+            let set3 = self.zk_migration_ready;
             known += u32::from(set3);
             w.tag_count(known, &self.unknown_tags);
             w.raw_tags(&self.unknown_tags, 0, 0);

@@ -33,7 +33,7 @@ impl<'a> BeginQuorumEpochResponse<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 1 => m.node_endpoints = r.array(flex, 1, |r| Ok(NodeEndpoint::read(r, v)?))?,
+                    0 => m.node_endpoints = r.array(flex, 1, |r| Ok(NodeEndpoint::read(r, v)?))?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -48,7 +48,7 @@ impl<'a> BeginQuorumEpochResponse<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             let mut known = 0;
-            let set0 = v >= 1 && !self.node_endpoints.is_empty();
+            let set0 = !self.node_endpoints.is_empty();
             known += u32::from(set0);
             w.tag_count(known, &self.unknown_tags);
             w.raw_tags(&self.unknown_tags, 0, 0);

@@ -45,7 +45,9 @@ impl BrokerHeartbeatRequest {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
                     0 if v >= 1 => m.offline_log_dirs = r.array(flex, 16, |r| Ok(r.uuid()?))?,
+                    0 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     1 if v >= 2 => m.cordoned_log_dirs = r.nullable_array(flex, 16, |r| Ok(r.uuid()?))?,
+                    1 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -41,8 +41,11 @@ impl BrokerRegistrationChangeRecord {
                 match tag {
                     0 => m.fenced = r.i8()?,
                     1 if v >= 1 => m.in_controlled_shutdown = r.i8()?,
+                    1 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     2 if v >= 2 => m.log_dirs = r.array(flex, 16, |r| Ok(r.uuid()?))?,
+                    2 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     3 if v >= 3 => m.cordoned_log_dirs = r.nullable_array(flex, 16, |r| Ok(r.uuid()?))?,
+                    3 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -94,6 +97,10 @@ impl Message for BrokerRegistrationChangeRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for BrokerRegistrationChangeRecord {
+    const TYPE: i16 = 17;
 }
 
 impl Decode<'_> for BrokerRegistrationChangeRecord {

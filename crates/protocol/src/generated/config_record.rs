@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,10 @@ impl Message for ConfigRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ConfigRecord<'_> {
+    const TYPE: i16 = 4;
 }
 
 impl<'a> Decode<'a> for ConfigRecord<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -121,6 +121,10 @@ impl Message for ConsumerGroupCurrentMemberAssignmentValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ConsumerGroupCurrentMemberAssignmentValue {
+    const TYPE: i16 = 8;
 }
 
 impl Decode<'_> for ConsumerGroupCurrentMemberAssignmentValue {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,10 @@ impl Message for ConsumerGroupMemberMetadataKey<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ConsumerGroupMemberMetadataKey<'_> {
+    const TYPE: i16 = 5;
 }
 
 impl<'a> Decode<'a> for ConsumerGroupMemberMetadataKey<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +138,10 @@ impl Message for ConsumerGroupPartitionMetadataValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ConsumerGroupPartitionMetadataValue<'_> {
+    const TYPE: i16 = 4;
 }
 
 impl<'a> Decode<'a> for ConsumerGroupPartitionMetadataValue<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +91,10 @@ impl Message for ConsumerGroupTargetAssignmentMemberValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ConsumerGroupTargetAssignmentMemberValue {
+    const TYPE: i16 = 7;
 }
 
 impl Decode<'_> for ConsumerGroupTargetAssignmentMemberValue {

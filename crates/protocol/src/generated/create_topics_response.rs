@@ -87,7 +87,7 @@ impl<'a> CreatableTopicResult<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 5 => m.topic_config_error_code = r.i16()?,
+                    0 => m.topic_config_error_code = r.i16()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -107,7 +107,7 @@ impl<'a> CreatableTopicResult<'a> {
         if v >= 5 { match &self.configs { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } } }
         if flex {
             let mut known = 0;
-            let set0 = v >= 5 && self.topic_config_error_code != 0;
+            let set0 = self.topic_config_error_code != 0;
             known += u32::from(set0);
             w.tag_count(known, &self.unknown_tags);
             w.raw_tags(&self.unknown_tags, 0, 0);

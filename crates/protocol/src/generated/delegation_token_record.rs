@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -76,6 +76,10 @@ impl Message for DelegationTokenRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for DelegationTokenRecord<'_> {
+    const TYPE: i16 = 10;
 }
 
 impl<'a> Decode<'a> for DelegationTokenRecord<'a> {

@@ -48,7 +48,6 @@ impl<'a> DeleteGroupsResponse<'a> {
 pub struct DeletableGroupResult<'a> {
     pub group_id: Str<'a>,
     pub error_code: i16,
-    pub error_message: Str<'a>,
     pub unknown_tags: UnknownTags,
 }
 
@@ -57,7 +56,6 @@ impl Default for DeletableGroupResult<'_> {
         Self {
             group_id: Str::Borrowed(""),
             error_code: 0,
-            error_message: Str::Borrowed("null"),
             unknown_tags: UnknownTags::default(),
         }
     }
@@ -69,7 +67,6 @@ impl<'a> DeletableGroupResult<'a> {
         let mut m = Self::default();
         m.group_id = r.string(flex)?;
         m.error_code = r.i16()?;
-        if false { m.error_message = r.string(flex)?; }
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
         }
@@ -80,7 +77,6 @@ impl<'a> DeletableGroupResult<'a> {
         let flex = v >= 2;
         w.string(flex, &self.group_id);
         w.i16(self.error_code);
-        if false { w.string(flex, &self.error_message); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
         }

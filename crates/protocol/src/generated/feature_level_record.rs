@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,10 @@ impl Message for FeatureLevelRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for FeatureLevelRecord<'_> {
+    const TYPE: i16 = 12;
 }
 
 impl<'a> Decode<'a> for FeatureLevelRecord<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,10 @@ impl Message for FenceBrokerRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for FenceBrokerRecord {
+    const TYPE: i16 = 7;
 }
 
 impl Decode<'_> for FenceBrokerRecord {

@@ -59,8 +59,9 @@ impl<'a> FetchRequest<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 12 => m.cluster_id = r.nullable_string(flex)?,
+                    0 => m.cluster_id = r.nullable_string(flex)?,
                     1 if v >= 15 => m.replica_state = ReplicaState::read(r, v)?,
+                    1 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -83,7 +84,7 @@ impl<'a> FetchRequest<'a> {
         if v >= 11 { w.string(flex, &self.rack_id); }
         if flex {
             let mut known = 0;
-            let set0 = v >= 12 && self.cluster_id.is_some();
+            let set0 = self.cluster_id.is_some();
             known += u32::from(set0);
             let set1 = v >= 15 && self.replica_state != ReplicaState::default();
             known += u32::from(set1);
@@ -223,7 +224,9 @@ impl FetchPartition {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
                     0 if v >= 17 => m.replica_directory_id = r.uuid()?,
+                    0 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     1 if v >= 18 => m.high_watermark = r.i64()?,
+                    1 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)

@@ -40,6 +40,7 @@ impl<'a> FetchResponse<'a> {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
                     0 if v >= 16 => m.node_endpoints = r.array(flex, 1, |r| Ok(NodeEndpoint::read(r, v)?))?,
+                    0 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -160,9 +161,9 @@ impl<'a> PartitionData<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 12 => m.diverging_epoch = EpochEndOffset::read(r, v)?,
-                    1 if v >= 12 => m.current_leader = LeaderIdAndEpoch::read(r, v)?,
-                    2 if v >= 12 => m.snapshot_id = SnapshotId::read(r, v)?,
+                    0 => m.diverging_epoch = EpochEndOffset::read(r, v)?,
+                    1 => m.current_leader = LeaderIdAndEpoch::read(r, v)?,
+                    2 => m.snapshot_id = SnapshotId::read(r, v)?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -183,11 +184,11 @@ impl<'a> PartitionData<'a> {
         match &self.records { Some(x) => { w.nullable_records(flex, Some(x)); } None => { w.nullable_records(flex, None); } }
         if flex {
             let mut known = 0;
-            let set0 = v >= 12 && self.diverging_epoch != EpochEndOffset::default();
+            let set0 = self.diverging_epoch != EpochEndOffset::default();
             known += u32::from(set0);
-            let set1 = v >= 12 && self.current_leader != LeaderIdAndEpoch::default();
+            let set1 = self.current_leader != LeaderIdAndEpoch::default();
             known += u32::from(set1);
-            let set2 = v >= 12 && self.snapshot_id != SnapshotId::default();
+            let set2 = self.snapshot_id != SnapshotId::default();
             known += u32::from(set2);
             w.tag_count(known, &self.unknown_tags);
             w.raw_tags(&self.unknown_tags, 0, 0);

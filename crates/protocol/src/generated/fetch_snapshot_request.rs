@@ -136,6 +136,7 @@ impl PartitionSnapshot {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
                     0 if v >= 1 => m.replica_directory_id = r.uuid()?,
+                    0 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -135,6 +135,10 @@ impl Message for GroupMetadataValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for GroupMetadataValue<'_> {
+    const TYPE: i16 = 2;
 }
 
 impl<'a> Decode<'a> for GroupMetadataValue<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,7 @@ impl<'a> OffsetCommitValue<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 4 => m.topic_id = r.uuid()?,
+                    0 => m.topic_id = r.uuid()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -60,7 +60,7 @@ impl<'a> OffsetCommitValue<'a> {
         if v == 1 { w.i64(self.expire_timestamp); }
         if flex {
             let mut known = 0;
-            let set0 = v >= 4 && self.topic_id != Uuid::ZERO;
+            let set0 = self.topic_id != Uuid::ZERO;
             known += u32::from(set0);
             w.tag_count(known, &self.unknown_tags);
             w.raw_tags(&self.unknown_tags, 0, 0);
@@ -82,6 +82,10 @@ impl Message for OffsetCommitValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for OffsetCommitValue<'_> {
+    const TYPE: i16 = 1;
 }
 
 impl<'a> Decode<'a> for OffsetCommitValue<'a> {

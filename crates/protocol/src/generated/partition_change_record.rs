@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,8 +56,11 @@ impl PartitionChangeRecord {
                     4 => m.adding_replicas = r.nullable_array(flex, 4, |r| Ok(r.i32()?))?,
                     5 => m.leader_recovery_state = r.i8()?,
                     6 if v >= 2 => m.eligible_leader_replicas = r.nullable_array(flex, 4, |r| Ok(r.i32()?))?,
+                    6 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     7 if v >= 2 => m.last_known_elr = r.nullable_array(flex, 4, |r| Ok(r.i32()?))?,
+                    7 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     8 if v >= 1 => m.directories = r.nullable_array(flex, 16, |r| Ok(r.uuid()?))?,
+                    8 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -129,6 +132,10 @@ impl Message for PartitionChangeRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for PartitionChangeRecord {
+    const TYPE: i16 = 5;
 }
 
 impl Decode<'_> for PartitionChangeRecord {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -63,7 +63,9 @@ impl PartitionRecord {
                 match tag {
                     0 => m.leader_recovery_state = r.i8()?,
                     1 if v >= 2 => m.eligible_leader_replicas = r.nullable_array(flex, 4, |r| Ok(r.i32()?))?,
+                    1 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     2 if v >= 2 => m.last_known_elr = r.nullable_array(flex, 4, |r| Ok(r.i32()?))?,
+                    2 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -118,6 +120,10 @@ impl Message for PartitionRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for PartitionRecord {
+    const TYPE: i16 = 3;
 }
 
 impl Decode<'_> for PartitionRecord {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,10 @@ impl Message for ProducerIdsRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ProducerIdsRecord {
+    const TYPE: i16 = 15;
 }
 
 impl Decode<'_> for ProducerIdsRecord {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,9 @@ impl<'a> RegisterBrokerRecord<'a> {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
                     0 if v >= 3 => m.log_dirs = r.array(flex, 16, |r| Ok(r.uuid()?))?,
+                    0 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     1 if v >= 4 => m.cordoned_log_dirs = r.nullable_array(flex, 16, |r| Ok(r.uuid()?))?,
+                    1 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -197,6 +199,10 @@ impl Message for RegisterBrokerRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for RegisterBrokerRecord<'_> {
+    const TYPE: i16 = 0;
 }
 
 impl<'a> Decode<'a> for RegisterBrokerRecord<'a> {

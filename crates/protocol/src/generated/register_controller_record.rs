@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -158,6 +158,10 @@ impl Message for RegisterControllerRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for RegisterControllerRecord<'_> {
+    const TYPE: i16 = 27;
 }
 
 impl<'a> Decode<'a> for RegisterControllerRecord<'a> {

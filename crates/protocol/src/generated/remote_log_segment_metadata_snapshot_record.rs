@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -141,6 +141,10 @@ impl Message for RemoteLogSegmentMetadataSnapshotRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for RemoteLogSegmentMetadataSnapshotRecord<'_> {
+    const TYPE: i16 = 3;
 }
 
 impl<'a> Decode<'a> for RemoteLogSegmentMetadataSnapshotRecord<'a> {

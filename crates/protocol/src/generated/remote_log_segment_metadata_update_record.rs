@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -150,6 +150,10 @@ impl Message for RemoteLogSegmentMetadataUpdateRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for RemoteLogSegmentMetadataUpdateRecord<'_> {
+    const TYPE: i16 = 1;
 }
 
 impl<'a> Decode<'a> for RemoteLogSegmentMetadataUpdateRecord<'a> {

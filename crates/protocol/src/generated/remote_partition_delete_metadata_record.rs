@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,6 +107,10 @@ impl Message for RemotePartitionDeleteMetadataRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for RemotePartitionDeleteMetadataRecord<'_> {
+    const TYPE: i16 = 2;
 }
 
 impl<'a> Decode<'a> for RemotePartitionDeleteMetadataRecord<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,10 @@ impl Message for RemoveAccessControlEntryRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for RemoveAccessControlEntryRecord {
+    const TYPE: i16 = 19;
 }
 
 impl Decode<'_> for RemoveAccessControlEntryRecord {

@@ -126,7 +126,6 @@ impl FetchTopic {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FetchPartition {
     pub partition_index: i32,
-    pub partition_max_bytes: i32,
     pub acknowledgement_batches: Vec<AcknowledgementBatch>,
     pub unknown_tags: UnknownTags,
 }
@@ -135,7 +134,6 @@ impl Default for FetchPartition {
     fn default() -> Self {
         Self {
             partition_index: 0,
-            partition_max_bytes: 0,
             acknowledgement_batches: Vec::new(),
             unknown_tags: UnknownTags::default(),
         }
@@ -147,7 +145,6 @@ impl FetchPartition {
         let flex = true;
         let mut m = Self::default();
         m.partition_index = r.i32()?;
-        if false { m.partition_max_bytes = r.i32()?; }
         m.acknowledgement_batches = r.array(flex, 18, |r| Ok(AcknowledgementBatch::read(r, v)?))?;
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
@@ -158,7 +155,6 @@ impl FetchPartition {
     pub fn write(&self, w: &mut Writer, v: i16) {
         let flex = true;
         w.i32(self.partition_index);
-        if false { w.i32(self.partition_max_bytes); } else if self.partition_max_bytes != 0 { w.fail(EncodeError::FieldNotInVersion { field: "PartitionMaxBytes", version: v }); }
         w.length(flex, Some(self.acknowledgement_batches.len())); for e in &self.acknowledgement_batches { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +103,10 @@ impl Message for ShareGroupCurrentMemberAssignmentValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareGroupCurrentMemberAssignmentValue {
+    const TYPE: i16 = 14;
 }
 
 impl Decode<'_> for ShareGroupCurrentMemberAssignmentValue {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +48,10 @@ impl Message for ShareGroupMemberMetadataKey<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareGroupMemberMetadataKey<'_> {
+    const TYPE: i16 = 10;
 }
 
 impl<'a> Decode<'a> for ShareGroupMemberMetadataKey<'a> {

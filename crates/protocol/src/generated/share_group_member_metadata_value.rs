@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +64,10 @@ impl Message for ShareGroupMemberMetadataValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareGroupMemberMetadataValue<'_> {
+    const TYPE: i16 = 10;
 }
 
 impl<'a> Decode<'a> for ShareGroupMemberMetadataValue<'a> {

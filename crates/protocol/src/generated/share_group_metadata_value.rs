@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,10 @@ impl Message for ShareGroupMetadataValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareGroupMetadataValue {
+    const TYPE: i16 = 11;
 }
 
 impl Decode<'_> for ShareGroupMetadataValue {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,10 @@ impl Message for ShareGroupStatePartitionMetadataKey<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareGroupStatePartitionMetadataKey<'_> {
+    const TYPE: i16 = 15;
 }
 
 impl<'a> Decode<'a> for ShareGroupStatePartitionMetadataKey<'a> {

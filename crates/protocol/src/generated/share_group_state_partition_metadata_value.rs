@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -142,6 +142,10 @@ impl Message for ShareGroupStatePartitionMetadataValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareGroupStatePartitionMetadataValue<'_> {
+    const TYPE: i16 = 15;
 }
 
 impl<'a> Decode<'a> for ShareGroupStatePartitionMetadataValue<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,10 @@ impl Message for ShareSnapshotKey<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareSnapshotKey<'_> {
+    const TYPE: i16 = 0;
 }
 
 impl<'a> Decode<'a> for ShareSnapshotKey<'a> {

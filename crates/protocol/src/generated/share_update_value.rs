@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -125,6 +125,10 @@ impl Message for ShareUpdateValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ShareUpdateValue {
+    const TYPE: i16 = 1;
 }
 
 impl Decode<'_> for ShareUpdateValue {

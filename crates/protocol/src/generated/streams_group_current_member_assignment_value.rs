@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -137,6 +137,10 @@ impl Message for StreamsGroupCurrentMemberAssignmentValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for StreamsGroupCurrentMemberAssignmentValue<'_> {
+    const TYPE: i16 = 22;
 }
 
 impl<'a> Decode<'a> for StreamsGroupCurrentMemberAssignmentValue<'a> {

@@ -9,7 +9,6 @@ use crate::wire::*;
 pub struct StreamsGroupDescribeRequest<'a> {
     pub group_ids: Vec<Str<'a>>,
     pub include_authorized_operations: bool,
-    pub include_topology_description: bool,
     pub unknown_tags: UnknownTags,
 }
 
@@ -18,7 +17,6 @@ impl Default for StreamsGroupDescribeRequest<'_> {
         Self {
             group_ids: Vec::new(),
             include_authorized_operations: false,
-            include_topology_description: false,
             unknown_tags: UnknownTags::default(),
         }
     }
@@ -30,7 +28,6 @@ impl<'a> StreamsGroupDescribeRequest<'a> {
         let mut m = Self::default();
         m.group_ids = r.array(flex, 1, |r| Ok(r.string(flex)?))?;
         m.include_authorized_operations = r.bool()?;
-        if false { m.include_topology_description = r.bool()?; }
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
         }
@@ -41,7 +38,6 @@ impl<'a> StreamsGroupDescribeRequest<'a> {
         let flex = true;
         w.length(flex, Some(self.group_ids.len())); for e in &self.group_ids { w.string(flex, e); }
         w.bool(self.include_authorized_operations);
-        if false { w.bool(self.include_topology_description); } else if self.include_topology_description { w.fail(EncodeError::FieldNotInVersion { field: "IncludeTopologyDescription", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
         }

@@ -55,9 +55,6 @@ pub struct DescribedGroup<'a> {
     pub topology: Option<Topology<'a>>,
     pub members: Vec<Member<'a>>,
     pub authorized_operations: i32,
-    pub topology_description: TopologyDescription<'a>,
-    pub topology_description_status: i8,
-    pub assignor_name: Str<'a>,
     pub unknown_tags: UnknownTags,
 }
 
@@ -73,9 +70,6 @@ impl Default for DescribedGroup<'_> {
             topology: None,
             members: Vec::new(),
             authorized_operations: -2147483648,
-            topology_description: TopologyDescription::default(),
-            topology_description_status: 0,
-            assignor_name: Str::Borrowed("null"),
             unknown_tags: UnknownTags::default(),
         }
     }
@@ -94,9 +88,6 @@ impl<'a> DescribedGroup<'a> {
         m.topology = if r.i8()? < 0 { None } else { Some(Topology::read(r, v)?) };
         m.members = r.array(flex, 28, |r| Ok(Member::read(r, v)?))?;
         m.authorized_operations = r.i32()?;
-        if false { m.topology_description = TopologyDescription::read(r, v)?; }
-        if false { m.topology_description_status = r.i8()?; }
-        if false { m.assignor_name = r.string(flex)?; }
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
         }
@@ -114,9 +105,6 @@ impl<'a> DescribedGroup<'a> {
         match &self.topology { Some(x) => { w.i8(1); x.write(w, v); } None => { w.i8(-1); } }
         w.length(flex, Some(self.members.len())); for e in &self.members { e.write(w, v); }
         w.i32(self.authorized_operations);
-        if false { self.topology_description.write(w, v); } else if self.topology_description != TopologyDescription::default() { w.fail(EncodeError::FieldNotInVersion { field: "TopologyDescription", version: v }); }
-        if false { w.i8(self.topology_description_status); } else if self.topology_description_status != 0 { w.fail(EncodeError::FieldNotInVersion { field: "TopologyDescriptionStatus", version: v }); }
-        if false { w.string(flex, &self.assignor_name); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
         }
@@ -516,45 +504,6 @@ impl<'a> Assignment<'a> {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct TopologyDescription<'a> {
-    pub subtopologies: Vec<TopologyDescriptionSubtopology<'a>>,
-    pub global_stores: Vec<TopologyDescriptionGlobalStore<'a>>,
-    pub unknown_tags: UnknownTags,
-}
-
-impl Default for TopologyDescription<'_> {
-    fn default() -> Self {
-        Self {
-            subtopologies: Vec::new(),
-            global_stores: Vec::new(),
-            unknown_tags: UnknownTags::default(),
-        }
-    }
-}
-
-impl<'a> TopologyDescription<'a> {
-    pub fn read(r: &mut Reader<'a>, v: i16) -> Result<Self, DecodeError> {
-        let flex = true;
-        let mut m = Self::default();
-        if false { m.subtopologies = r.array(flex, 1, |r| Ok(TopologyDescriptionSubtopology::read(r, v)?))?; }
-        if false { m.global_stores = r.array(flex, 1, |r| Ok(TopologyDescriptionGlobalStore::read(r, v)?))?; }
-        if flex {
-            r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
-        }
-        Ok(m)
-    }
-
-    pub fn write(&self, w: &mut Writer, v: i16) {
-        let flex = true;
-        if false { w.length(flex, Some(self.subtopologies.len())); for e in &self.subtopologies { e.write(w, v); } } else if !self.subtopologies.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Subtopologies", version: v }); }
-        if false { w.length(flex, Some(self.global_stores.len())); for e in &self.global_stores { e.write(w, v); } } else if !self.global_stores.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "GlobalStores", version: v }); }
-        if flex {
-            w.unknown_tags(0, &self.unknown_tags);
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
 pub struct TaskIds<'a> {
     pub subtopology_id: Str<'a>,
     pub partitions: Vec<i32>,
@@ -587,139 +536,6 @@ impl<'a> TaskIds<'a> {
         let flex = true;
         w.string(flex, &self.subtopology_id);
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { w.i32(*e); }
-        if flex {
-            w.unknown_tags(0, &self.unknown_tags);
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct TopologyDescriptionSubtopology<'a> {
-    pub subtopology_id: Str<'a>,
-    pub nodes: Vec<TopologyDescriptionNode<'a>>,
-    pub unknown_tags: UnknownTags,
-}
-
-impl Default for TopologyDescriptionSubtopology<'_> {
-    fn default() -> Self {
-        Self {
-            subtopology_id: Str::Borrowed(""),
-            nodes: Vec::new(),
-            unknown_tags: UnknownTags::default(),
-        }
-    }
-}
-
-impl<'a> TopologyDescriptionSubtopology<'a> {
-    pub fn read(r: &mut Reader<'a>, v: i16) -> Result<Self, DecodeError> {
-        let flex = true;
-        let mut m = Self::default();
-        if false { m.subtopology_id = r.string(flex)?; }
-        if false { m.nodes = r.array(flex, 1, |r| Ok(TopologyDescriptionNode::read(r, v)?))?; }
-        if flex {
-            r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
-        }
-        Ok(m)
-    }
-
-    pub fn write(&self, w: &mut Writer, v: i16) {
-        let flex = true;
-        if false { w.string(flex, &self.subtopology_id); } else if !self.subtopology_id.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "SubtopologyId", version: v }); }
-        if false { w.length(flex, Some(self.nodes.len())); for e in &self.nodes { e.write(w, v); } } else if !self.nodes.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Nodes", version: v }); }
-        if flex {
-            w.unknown_tags(0, &self.unknown_tags);
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct TopologyDescriptionGlobalStore<'a> {
-    pub source: TopologyDescriptionNode<'a>,
-    pub processor: TopologyDescriptionNode<'a>,
-    pub unknown_tags: UnknownTags,
-}
-
-impl Default for TopologyDescriptionGlobalStore<'_> {
-    fn default() -> Self {
-        Self {
-            source: TopologyDescriptionNode::default(),
-            processor: TopologyDescriptionNode::default(),
-            unknown_tags: UnknownTags::default(),
-        }
-    }
-}
-
-impl<'a> TopologyDescriptionGlobalStore<'a> {
-    pub fn read(r: &mut Reader<'a>, v: i16) -> Result<Self, DecodeError> {
-        let flex = true;
-        let mut m = Self::default();
-        if false { m.source = TopologyDescriptionNode::read(r, v)?; }
-        if false { m.processor = TopologyDescriptionNode::read(r, v)?; }
-        if flex {
-            r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
-        }
-        Ok(m)
-    }
-
-    pub fn write(&self, w: &mut Writer, v: i16) {
-        let flex = true;
-        if false { self.source.write(w, v); } else if self.source != TopologyDescriptionNode::default() { w.fail(EncodeError::FieldNotInVersion { field: "Source", version: v }); }
-        if false { self.processor.write(w, v); } else if self.processor != TopologyDescriptionNode::default() { w.fail(EncodeError::FieldNotInVersion { field: "Processor", version: v }); }
-        if flex {
-            w.unknown_tags(0, &self.unknown_tags);
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct TopologyDescriptionNode<'a> {
-    pub name: Str<'a>,
-    pub node_type: i8,
-    pub source_topics: Vec<Str<'a>>,
-    pub sink_topic: Str<'a>,
-    pub stores: Vec<Str<'a>>,
-    pub successors: Vec<Str<'a>>,
-    pub unknown_tags: UnknownTags,
-}
-
-impl Default for TopologyDescriptionNode<'_> {
-    fn default() -> Self {
-        Self {
-            name: Str::Borrowed(""),
-            node_type: 0,
-            source_topics: Vec::new(),
-            sink_topic: Str::Borrowed("null"),
-            stores: Vec::new(),
-            successors: Vec::new(),
-            unknown_tags: UnknownTags::default(),
-        }
-    }
-}
-
-impl<'a> TopologyDescriptionNode<'a> {
-    pub fn read(r: &mut Reader<'a>, v: i16) -> Result<Self, DecodeError> {
-        let flex = true;
-        let mut m = Self::default();
-        if false { m.name = r.string(flex)?; }
-        if false { m.node_type = r.i8()?; }
-        if false { m.source_topics = r.array(flex, 1, |r| Ok(r.string(flex)?))?; }
-        if false { m.sink_topic = r.string(flex)?; }
-        if false { m.stores = r.array(flex, 1, |r| Ok(r.string(flex)?))?; }
-        if false { m.successors = r.array(flex, 1, |r| Ok(r.string(flex)?))?; }
-        if flex {
-            r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
-        }
-        Ok(m)
-    }
-
-    pub fn write(&self, w: &mut Writer, v: i16) {
-        let flex = true;
-        if false { w.string(flex, &self.name); } else if !self.name.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Name", version: v }); }
-        if false { w.i8(self.node_type); } else if self.node_type != 0 { w.fail(EncodeError::FieldNotInVersion { field: "NodeType", version: v }); }
-        if false { w.length(flex, Some(self.source_topics.len())); for e in &self.source_topics { w.string(flex, e); } } else if !self.source_topics.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "SourceTopics", version: v }); }
-        if false { w.string(flex, &self.sink_topic); } else if self.sink_topic != Str::Borrowed("null") { w.fail(EncodeError::FieldNotInVersion { field: "SinkTopic", version: v }); }
-        if false { w.length(flex, Some(self.stores.len())); for e in &self.stores { w.string(flex, e); } } else if !self.stores.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Stores", version: v }); }
-        if false { w.length(flex, Some(self.successors.len())); for e in &self.successors { w.string(flex, e); } } else if !self.successors.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Successors", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
         }

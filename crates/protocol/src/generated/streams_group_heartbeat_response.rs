@@ -13,14 +13,12 @@ pub struct StreamsGroupHeartbeatResponse<'a> {
     pub member_id: Str<'a>,
     pub member_epoch: i32,
     pub heartbeat_interval_ms: i32,
-    pub acceptable_recovery_lag_legacy: i32,
+    pub acceptable_recovery_lag: i32,
     pub task_offset_interval_ms: i32,
-    pub acceptable_recovery_lag: i64,
     pub status: Option<Vec<Status<'a>>>,
     pub active_tasks: Option<Vec<TaskIds<'a>>>,
     pub standby_tasks: Option<Vec<TaskIds<'a>>>,
     pub warmup_tasks: Option<Vec<TaskIds<'a>>>,
-    pub topology_description_required: bool,
     pub endpoint_information_epoch: i32,
     pub partitions_by_user_endpoint: Option<Vec<EndpointToPartitions<'a>>>,
     pub unknown_tags: UnknownTags,
@@ -35,14 +33,12 @@ impl Default for StreamsGroupHeartbeatResponse<'_> {
             member_id: Str::Borrowed(""),
             member_epoch: 0,
             heartbeat_interval_ms: 0,
-            acceptable_recovery_lag_legacy: 0,
+            acceptable_recovery_lag: 0,
             task_offset_interval_ms: 0,
-            acceptable_recovery_lag: -1,
             status: Some(Vec::new()),
             active_tasks: None,
             standby_tasks: None,
             warmup_tasks: None,
-            topology_description_required: false,
             endpoint_information_epoch: 0,
             partitions_by_user_endpoint: None,
             unknown_tags: UnknownTags::default(),
@@ -60,14 +56,12 @@ impl<'a> StreamsGroupHeartbeatResponse<'a> {
         m.member_id = r.string(flex)?;
         m.member_epoch = r.i32()?;
         m.heartbeat_interval_ms = r.i32()?;
-        m.acceptable_recovery_lag_legacy = r.i32()?;
+        m.acceptable_recovery_lag = r.i32()?;
         m.task_offset_interval_ms = r.i32()?;
-        if false { m.acceptable_recovery_lag = r.i64()?; }
         m.status = r.nullable_array(flex, 3, |r| Ok(Status::read(r, v)?))?;
         m.active_tasks = r.nullable_array(flex, 3, |r| Ok(TaskIds::read(r, v)?))?;
         m.standby_tasks = r.nullable_array(flex, 3, |r| Ok(TaskIds::read(r, v)?))?;
         m.warmup_tasks = r.nullable_array(flex, 3, |r| Ok(TaskIds::read(r, v)?))?;
-        if false { m.topology_description_required = r.bool()?; }
         m.endpoint_information_epoch = r.i32()?;
         m.partitions_by_user_endpoint = r.nullable_array(flex, 7, |r| Ok(EndpointToPartitions::read(r, v)?))?;
         if flex {
@@ -84,14 +78,12 @@ impl<'a> StreamsGroupHeartbeatResponse<'a> {
         w.string(flex, &self.member_id);
         w.i32(self.member_epoch);
         w.i32(self.heartbeat_interval_ms);
-        w.i32(self.acceptable_recovery_lag_legacy);
+        w.i32(self.acceptable_recovery_lag);
         w.i32(self.task_offset_interval_ms);
-        if false { w.i64(self.acceptable_recovery_lag); }
         match &self.status { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         match &self.active_tasks { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         match &self.standby_tasks { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         match &self.warmup_tasks { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
-        if false { w.bool(self.topology_description_required); } else if self.topology_description_required { w.fail(EncodeError::FieldNotInVersion { field: "TopologyDescriptionRequired", version: v }); }
         w.i32(self.endpoint_information_epoch);
         match &self.partitions_by_user_endpoint { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         if flex {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -162,6 +162,10 @@ impl Message for StreamsGroupMemberMetadataValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for StreamsGroupMemberMetadataValue<'_> {
+    const TYPE: i16 = 19;
 }
 
 impl<'a> Decode<'a> for StreamsGroupMemberMetadataValue<'a> {

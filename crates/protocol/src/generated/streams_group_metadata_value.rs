@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +116,10 @@ impl Message for StreamsGroupMetadataValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for StreamsGroupMetadataValue<'_> {
+    const TYPE: i16 = 17;
 }
 
 impl<'a> Decode<'a> for StreamsGroupMetadataValue<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +99,10 @@ impl Message for StreamsGroupTargetAssignmentMemberValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for StreamsGroupTargetAssignmentMemberValue<'_> {
+    const TYPE: i16 = 21;
 }
 
 impl<'a> Decode<'a> for StreamsGroupTargetAssignmentMemberValue<'a> {

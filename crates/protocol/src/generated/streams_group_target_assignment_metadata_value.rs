@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +66,10 @@ impl Message for StreamsGroupTargetAssignmentMetadataValue {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for StreamsGroupTargetAssignmentMetadataValue {
+    const TYPE: i16 = 20;
 }
 
 impl Decode<'_> for StreamsGroupTargetAssignmentMetadataValue {

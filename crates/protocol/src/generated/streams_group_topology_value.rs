@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -244,6 +244,10 @@ impl Message for StreamsGroupTopologyValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for StreamsGroupTopologyValue<'_> {
+    const TYPE: i16 = 23;
 }
 
 impl<'a> Decode<'a> for StreamsGroupTopologyValue<'a> {

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,10 @@ impl Message for TopicRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for TopicRecord<'_> {
+    const TYPE: i16 = 2;
 }
 
 impl<'a> Decode<'a> for TopicRecord<'a> {

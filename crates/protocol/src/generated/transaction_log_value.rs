@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,10 +54,10 @@ impl<'a> TransactionLogValue<'a> {
         if flex {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
-                    0 if v >= 1 => m.previous_producer_id = r.i64()?,
-                    1 if v >= 1 => m.next_producer_id = r.i64()?,
-                    2 if v >= 1 => m.client_transaction_version = r.i16()?,
-                    3 if v >= 1 => m.next_producer_epoch = r.i16()?,
+                    0 => m.previous_producer_id = r.i64()?,
+                    1 => m.next_producer_id = r.i64()?,
+                    2 => m.client_transaction_version = r.i16()?,
+                    3 => m.next_producer_epoch = r.i16()?,
                     _ => return Ok(false),
                 }
                 Ok(true)
@@ -77,13 +77,13 @@ impl<'a> TransactionLogValue<'a> {
         w.i64(self.transaction_start_timestamp_ms);
         if flex {
             let mut known = 0;
-            let set0 = v >= 1 && self.previous_producer_id != -1;
+            let set0 = self.previous_producer_id != -1;
             known += u32::from(set0);
-            let set1 = v >= 1 && self.next_producer_id != -1;
+            let set1 = self.next_producer_id != -1;
             known += u32::from(set1);
-            let set2 = v >= 1 && self.client_transaction_version != 0;
+            let set2 = self.client_transaction_version != 0;
             known += u32::from(set2);
-            let set3 = v >= 1 && self.next_producer_epoch != -1;
+            let set3 = self.next_producer_epoch != -1;
             known += u32::from(set3);
             w.tag_count(known, &self.unknown_tags);
             w.raw_tags(&self.unknown_tags, 0, 0);
@@ -154,6 +154,10 @@ impl Message for TransactionLogValue<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for TransactionLogValue<'_> {
+    const TYPE: i16 = 0;
 }
 
 impl<'a> Decode<'a> for TransactionLogValue<'a> {

@@ -11,7 +11,7 @@ pub struct TxnOffsetCommitRequest<'a> {
     pub group_id: Str<'a>,
     pub producer_id: i64,
     pub producer_epoch: i16,
-    pub generation_id_or_member_epoch: i32,
+    pub generation_id: i32,
     pub member_id: Str<'a>,
     pub group_instance_id: Option<Str<'a>>,
     pub topics: Vec<TxnOffsetCommitRequestTopic<'a>>,
@@ -25,7 +25,7 @@ impl Default for TxnOffsetCommitRequest<'_> {
             group_id: Str::Borrowed(""),
             producer_id: 0,
             producer_epoch: 0,
-            generation_id_or_member_epoch: -1,
+            generation_id: -1,
             member_id: Str::Borrowed(""),
             group_instance_id: None,
             topics: Vec::new(),
@@ -42,7 +42,7 @@ impl<'a> TxnOffsetCommitRequest<'a> {
         m.group_id = r.string(flex)?;
         m.producer_id = r.i64()?;
         m.producer_epoch = r.i16()?;
-        if v >= 3 { m.generation_id_or_member_epoch = r.i32()?; }
+        if v >= 3 { m.generation_id = r.i32()?; }
         if v >= 3 { m.member_id = r.string(flex)?; }
         if v >= 3 { m.group_instance_id = r.nullable_string(flex)?; }
         m.topics = r.array(flex, 3, |r| Ok(TxnOffsetCommitRequestTopic::read(r, v)?))?;
@@ -58,7 +58,7 @@ impl<'a> TxnOffsetCommitRequest<'a> {
         w.string(flex, &self.group_id);
         w.i64(self.producer_id);
         w.i16(self.producer_epoch);
-        if v >= 3 { w.i32(self.generation_id_or_member_epoch); } else if self.generation_id_or_member_epoch != -1 { w.fail(EncodeError::FieldNotInVersion { field: "GenerationIdOrMemberEpoch", version: v }); }
+        if v >= 3 { w.i32(self.generation_id); } else if self.generation_id != -1 { w.fail(EncodeError::FieldNotInVersion { field: "GenerationId", version: v }); }
         if v >= 3 { w.string(flex, &self.member_id); } else if !self.member_id.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "MemberId", version: v }); }
         if v >= 3 { match &self.group_instance_id { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } } else if self.group_instance_id.is_some() { w.fail(EncodeError::FieldNotInVersion { field: "GroupInstanceId", version: v }); }
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
@@ -71,7 +71,6 @@ impl<'a> TxnOffsetCommitRequest<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TxnOffsetCommitRequestTopic<'a> {
     pub name: Str<'a>,
-    pub topic_id: Uuid,
     pub partitions: Vec<TxnOffsetCommitRequestPartition<'a>>,
     pub unknown_tags: UnknownTags,
 }
@@ -80,7 +79,6 @@ impl Default for TxnOffsetCommitRequestTopic<'_> {
     fn default() -> Self {
         Self {
             name: Str::Borrowed(""),
-            topic_id: Uuid::ZERO,
             partitions: Vec::new(),
             unknown_tags: UnknownTags::default(),
         }
@@ -92,7 +90,6 @@ impl<'a> TxnOffsetCommitRequestTopic<'a> {
         let flex = v >= 3;
         let mut m = Self::default();
         m.name = r.string(flex)?;
-        if false { m.topic_id = r.uuid()?; }
         m.partitions = r.array(flex, 14, |r| Ok(TxnOffsetCommitRequestPartition::read(r, v)?))?;
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
@@ -103,7 +100,6 @@ impl<'a> TxnOffsetCommitRequestTopic<'a> {
     pub fn write(&self, w: &mut Writer, v: i16) {
         let flex = v >= 3;
         w.string(flex, &self.name);
-        if false { w.uuid(self.topic_id); }
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);

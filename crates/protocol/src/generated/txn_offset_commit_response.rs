@@ -47,7 +47,6 @@ impl<'a> TxnOffsetCommitResponse<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TxnOffsetCommitResponseTopic<'a> {
     pub name: Str<'a>,
-    pub topic_id: Uuid,
     pub partitions: Vec<TxnOffsetCommitResponsePartition>,
     pub unknown_tags: UnknownTags,
 }
@@ -56,7 +55,6 @@ impl Default for TxnOffsetCommitResponseTopic<'_> {
     fn default() -> Self {
         Self {
             name: Str::Borrowed(""),
-            topic_id: Uuid::ZERO,
             partitions: Vec::new(),
             unknown_tags: UnknownTags::default(),
         }
@@ -68,7 +66,6 @@ impl<'a> TxnOffsetCommitResponseTopic<'a> {
         let flex = v >= 3;
         let mut m = Self::default();
         m.name = r.string(flex)?;
-        if false { m.topic_id = r.uuid()?; }
         m.partitions = r.array(flex, 6, |r| Ok(TxnOffsetCommitResponsePartition::read(r, v)?))?;
         if flex {
             r.tags(&mut m.unknown_tags, |_, _| Ok(false))?;
@@ -79,7 +76,6 @@ impl<'a> TxnOffsetCommitResponseTopic<'a> {
     pub fn write(&self, w: &mut Writer, v: i16) {
         let flex = v >= 3;
         w.string(flex, &self.name);
-        if false { w.uuid(self.topic_id); }
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,10 @@ impl Message for UnfenceBrokerRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for UnfenceBrokerRecord {
+    const TYPE: i16 = 8;
 }
 
 impl Decode<'_> for UnfenceBrokerRecord {

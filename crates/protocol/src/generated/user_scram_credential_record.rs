@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +72,10 @@ impl Message for UserScramCredentialRecord<'_> {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for UserScramCredentialRecord<'_> {
+    const TYPE: i16 = 11;
 }
 
 impl<'a> Decode<'a> for UserScramCredentialRecord<'a> {

@@ -34,6 +34,7 @@ impl<'a> VoteResponse<'a> {
             r.tags(&mut m.unknown_tags, |tag, r| {
                 match tag {
                     0 if v >= 1 => m.node_endpoints = r.array(flex, 1, |r| Ok(NodeEndpoint::read(r, v)?))?,
+                    0 => return Err(DecodeError::TagNotInVersion { tag, version: v }),
                     _ => return Ok(false),
                 }
                 Ok(true)

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::codec::{Decode, Message};
+use crate::codec::{Decode, Message, Record};
 use crate::wire::*;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +52,10 @@ impl Message for ZkMigrationStateRecord {
             w.fail(EncodeError::UnsupportedVersion { message: Self::NAME, version });
         }
     }
+}
+
+impl Record for ZkMigrationStateRecord {
+    const TYPE: i16 = 21;
 }
 
 impl Decode<'_> for ZkMigrationStateRecord {
