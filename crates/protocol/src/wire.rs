@@ -370,7 +370,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Bytes that are not UTF-8 become U+FFFD, as in Java: a client may call itself what it likes.
+    /// Bytes that are not UTF-8 become U+FFFD, as in Java (which makes one of a lone surrogate, not three): a client may
+    /// call itself what it likes.
     pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<Str<'a>>, DecodeError> {
         let Some(len) = self.string_len(flexible)? else { return Ok(None) };
         if len > i16::MAX as usize {

@@ -1,6 +1,6 @@
 //! Reads the recorded frames and bodies, and compares decoded values with recorded JSON.
 
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, unused_imports)] // each test binary uses its part
 
 mod shown;
 
