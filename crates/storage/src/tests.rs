@@ -90,7 +90,7 @@ fn what_kafka_derived_is_derived_again_to_the_byte() {
 }
 
 fn snapshot_entries(bytes: &[u8]) -> Vec<&[u8]> {
-    let mut entries: Vec<&[u8]> = bytes[10..].chunks(50).collect();
+    let mut entries: Vec<&[u8]> = bytes[10..].chunks(46).collect();
     entries.sort();
     entries
 }
