@@ -1,1 +1,7 @@
-//! metadata
+//! The cluster's state and the controller that decides how it changes.
+
+pub mod features;
+pub mod image;
+
+pub use features::MetadataVersion;
+pub use image::{ConfigResource, MetadataDelta, MetadataImage, NO_LEADER, ReplayError};
