@@ -1,0 +1,70 @@
+//! Which APIs this node answers, on which listener, in which versions. What stands here works; nothing else is
+//! advertised, and a request outside of it is answered as Kafka answers an unsupported version.
+
+use protocol::api::ApiKey;
+
+use crate::effect::ListenerKind;
+
+const B: u8 = 1;
+const C: u8 = 2;
+const BC: u8 = B | C;
+
+/// (api, listeners). The versions are the codec's stable ones, which are those of Kafka 4.3.
+const SERVED: &[(ApiKey, u8)] = &[
+    (ApiKey::Produce, B),
+    (ApiKey::Fetch, BC),
+    (ApiKey::ListOffsets, B),
+    (ApiKey::Metadata, B),
+    (ApiKey::ApiVersions, BC),
+    (ApiKey::CreateTopics, BC),
+    (ApiKey::DeleteTopics, BC),
+    (ApiKey::InitProducerId, B),
+    (ApiKey::OffsetForLeaderEpoch, B),
+    (ApiKey::DescribeConfigs, BC),
+    (ApiKey::AlterConfigs, BC),
+    (ApiKey::DescribeLogDirs, B),
+    (ApiKey::CreatePartitions, BC),
+    (ApiKey::ElectLeaders, BC),
+    (ApiKey::IncrementalAlterConfigs, BC),
+    (ApiKey::Vote, C),
+    (ApiKey::BeginQuorumEpoch, C),
+    (ApiKey::EndQuorumEpoch, C),
+    (ApiKey::DescribeQuorum, BC),
+    (ApiKey::AlterPartition, C),
+    (ApiKey::UpdateFeatures, BC),
+    (ApiKey::Envelope, C),
+    (ApiKey::FetchSnapshot, C),
+    (ApiKey::DescribeCluster, BC),
+    (ApiKey::BrokerRegistration, C),
+    (ApiKey::BrokerHeartbeat, C),
+    (ApiKey::UnregisterBroker, BC),
+    (ApiKey::AllocateProducerIds, C),
+    (ApiKey::ControllerRegistration, C),
+    (ApiKey::AssignReplicasToDirs, C),
+    (ApiKey::DescribeTopicPartitions, B),
+];
+
+fn listeners(kind: ListenerKind) -> u8 {
+    match kind {
+        ListenerKind::Broker => B,
+        ListenerKind::Controller => C,
+    }
+}
+
+/// The versions in which `key` is answered on such a listener.
+pub fn served(key: ApiKey, kind: ListenerKind) -> Option<(i16, i16)> {
+    let (_, on) = SERVED.iter().find(|(served, _)| *served == key)?;
+    let versions = key.versions();
+    (on & listeners(kind) != 0).then_some((*versions.start(), *versions.end()))
+}
+
+/// What an ApiVersions response lists, in key order.
+pub fn advertised(kind: ListenerKind) -> impl Iterator<Item = (ApiKey, i16, i16)> {
+    SERVED.iter().filter_map(move |(key, _)| {
+        let (min, max) = served(*key, kind)?;
+        // KAFKA-18659: librdkafka before 2.6 takes a produce minimum above 0 for a broker without any of the
+        // versions it knows; 0 to 2 are advertised and refused.
+        let min = if *key == ApiKey::Produce { 0 } else { min };
+        Some((*key, min, max))
+    })
+}

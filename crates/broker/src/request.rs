@@ -1,0 +1,171 @@
+//! From a frame to its handler: header, listener, version, and the one place that dispatches on the API key.
+
+use std::net::IpAddr;
+
+use protocol::api::ApiKey;
+use protocol::codec::{decode_all, Decode};
+use protocol::error::ErrorCode;
+use protocol::header::decode_request_header;
+use protocol::messages::EnvelopeRequest;
+use protocol::time::Now;
+use protocol::wire::{DecodeError, Reader};
+
+use crate::api;
+use crate::connections::Slot;
+use crate::effect::{ConnId, ListenerKind};
+use crate::node::Node;
+use crate::reply::{Destination, ReplyTo};
+
+/// What a handler knows of a request beside its body.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub reply: ReplyTo,
+    pub kind: ListenerKind,
+    /// Index of the listener that the client came by; `None` for requests of this node and of envelopes.
+    pub listener: Option<usize>,
+    pub peer: IpAddr,
+    pub client_id: String,
+}
+
+impl Context {
+    pub fn decode<'a, M: Decode<'a>>(&self, body: &'a [u8]) -> Result<M, DecodeError> {
+        decode_all::<M>(body, self.reply.version)
+    }
+}
+
+/// What stands before the body.
+struct Head {
+    key: ApiKey,
+    version: i16,
+    correlation_id: i32,
+    client_id: String,
+    body_at: usize,
+}
+
+fn parse_head(frame: &[u8]) -> Result<Head, DecodeError> {
+    let mut reader = Reader::new(frame);
+    let header = decode_request_header(&mut reader)?;
+    let key = ApiKey::try_from(header.request_api_key).map_err(|_| DecodeError::UnknownApiKey(header.request_api_key))?;
+    Ok(Head {
+        key,
+        version: header.request_api_version,
+        correlation_id: header.correlation_id,
+        client_id: header.client_id.map(|id| id.into_owned()).unwrap_or_default(),
+        body_at: reader.position(),
+    })
+}
+
+impl Node {
+    /// One request of a client, another broker or a controller; `frame` is without its four length bytes.
+    pub fn frame(&mut self, conn: ConnId, frame: &mut [u8], now: Now) {
+        let Some(connection) = self.connections.get(conn) else { return };
+        let (kind, listener, peer) = (connection.kind, connection.listener, connection.peer);
+        let head = match parse_head(frame) {
+            Ok(head) => head,
+            Err(error) => return self.close_connection(conn, format!("request header: {error}")),
+        };
+        let served = api::served(head.key, kind);
+        if served.is_none_or(|(min, max)| head.version < min || head.version > max) && head.key != ApiKey::ApiVersions {
+            let reason = format!("{} version {} is not served on this listener", head.key.name(), head.version);
+            return self.close_connection(conn, reason);
+        }
+        let slot = self.connections.take_slot(conn).expect("the connection was found above");
+        let reply = ReplyTo {
+            to: Destination::Client { conn, slot },
+            key: head.key,
+            version: head.version,
+            correlation_id: head.correlation_id,
+        };
+        let context = Context { reply, kind, listener: Some(listener), peer, client_id: head.client_id };
+        if let Err(error) = self.dispatch(&context, frame, head.body_at, now) {
+            self.close_connection(conn, format!("{} version {} request: {error}", head.key.name(), head.version));
+        }
+    }
+
+    /// A request that this node, being the active controller, has for itself; `frame` has no length bytes.
+    pub(crate) fn local_frame(&mut self, to: Destination, frame: &mut [u8], now: Now) -> Result<(), DecodeError> {
+        let head = parse_head(frame)?;
+        let reply = ReplyTo { to, key: head.key, version: head.version, correlation_id: head.correlation_id };
+        let context = Context {
+            reply,
+            kind: ListenerKind::Controller,
+            listener: None,
+            peer: IpAddr::from([127, 0, 0, 1]),
+            client_id: head.client_id,
+        };
+        self.dispatch(&context, frame, head.body_at, now)
+    }
+
+    fn dispatch(&mut self, cx: &Context, frame: &mut [u8], body_at: usize, now: Now) -> Result<(), DecodeError> {
+        let on_broker = cx.kind == ListenerKind::Broker;
+        if on_broker && (cx.reply.key.is_forwardable() || cx.reply.key == ApiKey::AlterConfigs) {
+            self.forward(cx, frame, now);
+            return Ok(());
+        }
+        let body = frame.get(body_at..).unwrap_or_default();
+        match cx.reply.key {
+            ApiKey::Produce => self.handle_produce(cx, frame, body_at, now),
+            ApiKey::Fetch if on_broker => self.handle_fetch(cx, body, now),
+            ApiKey::Fetch => self.handle_quorum_fetch(cx, body, now),
+            ApiKey::ListOffsets => self.handle_list_offsets(cx, body, now),
+            ApiKey::Metadata => self.handle_metadata(cx, body, now),
+            ApiKey::ApiVersions => self.handle_api_versions(cx, body),
+            ApiKey::InitProducerId => self.handle_init_producer_id(cx, body, now),
+            ApiKey::OffsetForLeaderEpoch => self.handle_offset_for_leader_epoch(cx, body),
+            ApiKey::DescribeConfigs => self.handle_describe_configs(cx, body),
+            ApiKey::DescribeLogDirs => self.handle_describe_log_dirs(cx, body),
+            ApiKey::DescribeCluster => self.handle_describe_cluster(cx, body),
+            ApiKey::DescribeTopicPartitions => self.handle_describe_topic_partitions(cx, body),
+            ApiKey::Vote => self.handle_vote(cx, body, now),
+            ApiKey::BeginQuorumEpoch => self.handle_begin_quorum_epoch(cx, body, now),
+            ApiKey::EndQuorumEpoch => self.handle_end_quorum_epoch(cx, body, now),
+            ApiKey::FetchSnapshot => self.handle_fetch_snapshot(cx, body, now),
+            ApiKey::DescribeQuorum => self.handle_describe_quorum(cx, body, now),
+            ApiKey::Envelope => self.handle_envelope(cx, body, now),
+            _ => self.handle_controller_request(cx, body, now),
+        }
+    }
+
+    /// KIP-590: a broker hands over what its client asked of the controller.
+    fn handle_envelope(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
+        let Destination::Client { conn, slot } = cx.reply.to else {
+            return Err(DecodeError::Invalid("an envelope inside an envelope"));
+        };
+        let envelope: EnvelopeRequest<'_> = cx.decode(body)?;
+        let mut inner = envelope.request_data.to_vec();
+        match self.open_envelope(&mut inner, (conn, slot, cx.reply.correlation_id), cx, now) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(%error, peer = %cx.peer, "envelope cannot be opened");
+                self.refuse_envelope(conn, slot, cx.reply.correlation_id, ErrorCode::InvalidRequest);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_envelope(
+        &mut self,
+        inner: &mut [u8],
+        (conn, slot, correlation_id): (ConnId, Slot, i32),
+        outer: &Context,
+        now: Now,
+    ) -> Result<(), DecodeError> {
+        let head = parse_head(inner)?;
+        let served = api::served(head.key, ListenerKind::Controller);
+        if !(head.key.is_forwardable() || head.key == ApiKey::AlterConfigs) {
+            return Err(DecodeError::Invalid("this API is not forwarded"));
+        }
+        if served.is_none_or(|(min, max)| head.version < min || head.version > max) {
+            self.refuse_envelope(conn, slot, correlation_id, ErrorCode::UnsupportedVersion);
+            return Ok(());
+        }
+        let reply = ReplyTo {
+            to: Destination::Envelope { conn, slot, correlation_id },
+            key: head.key,
+            version: head.version,
+            correlation_id: head.correlation_id,
+        };
+        let context = Context { reply, listener: None, client_id: head.client_id, ..outer.clone() };
+        self.dispatch(&context, inner, head.body_at, now)
+    }
+}
