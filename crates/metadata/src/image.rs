@@ -9,7 +9,7 @@ use std::fmt;
 use protocol::messages::*;
 use protocol::wire::{DecodeError, Uuid};
 
-use crate::features::{MetadataVersion, ELR_VERSION, METADATA_VERSION};
+use crate::features::{ELR_VERSION, METADATA_VERSION, MetadataVersion};
 
 /// `Leader` of a partition that has none.
 pub const NO_LEADER: i32 = -1;
@@ -169,7 +169,10 @@ impl MetadataDelta {
 pub enum ReplayError {
     Decode(DecodeError),
     /// The record speaks of something that does not exist.
-    Unknown { record: &'static str, what: String },
+    Unknown {
+        record: &'static str,
+        what: String,
+    },
 }
 
 impl fmt::Display for ReplayError {
@@ -234,12 +237,16 @@ impl MetadataImage {
                 self.brokers.remove(&r.broker_id);
                 delta.brokers.insert(r.broker_id);
             }
-            MetadataRecord::FenceBroker(r) => return self.change_broker("FenceBrokerRecord", r.id, delta, |b| b.fenced = true),
+            MetadataRecord::FenceBroker(r) => {
+                return self.change_broker("FenceBrokerRecord", r.id, delta, |b| b.fenced = true);
+            }
             MetadataRecord::UnfenceBroker(r) => {
                 return self.change_broker("UnfenceBrokerRecord", r.id, delta, |b| b.fenced = false);
             }
             MetadataRecord::BrokerRegistrationChange(r) => {
-                return self.change_broker("BrokerRegistrationChangeRecord", r.broker_id, delta, |b| change_registration(b, r));
+                return self.change_broker("BrokerRegistrationChangeRecord", r.broker_id, delta, |b| {
+                    change_registration(b, r)
+                });
             }
             MetadataRecord::RegisterController(r) => self.register_controller(r),
             MetadataRecord::Topic(r) => {
@@ -422,7 +429,8 @@ impl MetadataImage {
     fn change_partition(&mut self, r: &PartitionChangeRecord, delta: &mut MetadataDelta) -> Result<(), ReplayError> {
         let record = "PartitionChangeRecord";
         let topic = self.topic_mut(record, r.topic_id)?;
-        let unknown = || ReplayError::Unknown { record, what: format!("partition {} of {}", r.partition_id, r.topic_id) };
+        let unknown =
+            || ReplayError::Unknown { record, what: format!("partition {} of {}", r.partition_id, r.topic_id) };
         let partition = topic.partitions.get_mut(&r.partition_id).ok_or_else(unknown)?;
         partition.merge(r);
         delta.partitions.insert((r.topic_id, r.partition_id));

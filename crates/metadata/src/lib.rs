@@ -1,5 +1,6 @@
 //! The cluster's state and the controller that decides how it changes.
 
+pub mod config;
 pub mod features;
 pub mod image;
 
