@@ -251,7 +251,7 @@ impl Quorum {
         let snapshot = &partition.snapshot_id;
         if diverging.epoch >= 0 {
             let end = OffsetAndEpoch::new(diverging.end_offset, diverging.epoch);
-            return self.truncate_to_agree(end);
+            return self.truncate_to_agree(end, now);
         }
         if snapshot.epoch >= 0 || snapshot.end_offset >= 0 {
             let id = OffsetAndEpoch::new(snapshot.end_offset, snapshot.epoch);
@@ -280,7 +280,7 @@ impl Quorum {
     }
 
     /// The leader's log and ours part before our end: cuts ours back to where they may still agree.
-    fn truncate_to_agree(&mut self, end: OffsetAndEpoch) -> std::io::Result<Handled> {
+    fn truncate_to_agree(&mut self, end: OffsetAndEpoch, now: Now) -> std::io::Result<Handled> {
         let to = self.log.agreeing_end(end);
         if to < self.committed {
             // Somebody has lost what was committed. To follow would be to lose it too.
@@ -288,7 +288,7 @@ impl Quorum {
             self.fail(format!("the leader asks to cut the metadata log to {to}, below committed offset {committed}"));
             return Ok(Handled::BackOff);
         }
-        self.log.truncate_to(to)?;
+        self.log.truncate_to(to, now)?;
         self.history.truncate_new(to);
         tracing::info!(to, leader_end = %end, "metadata log truncated to agree with the leader's");
         Ok(Handled::Ready)

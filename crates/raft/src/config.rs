@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use protocol::wire::Uuid;
+use storage::LogConfig;
 
 use crate::types::{Endpoint, Endpoints, KRaftVersions, ReplicaKey};
 
@@ -83,6 +84,19 @@ impl QuorumConfig {
 
     pub fn key(&self) -> ReplicaKey {
         ReplicaKey::new(self.node_id, self.directory_id)
+    }
+}
+
+/// The settings of the metadata log: `metadata.log.segment.bytes` and `metadata.log.segment.ms`, and no retention of
+/// its own, since snapshots decide what goes (`KafkaRaftLog.createLog`).
+pub fn metadata_log_config(segment_bytes: u64, segment_ms: i64) -> LogConfig {
+    LogConfig {
+        segment_bytes,
+        segment_ms,
+        retention_ms: -1,
+        retention_bytes: -1,
+        reserve: false,
+        ..LogConfig::default()
     }
 }
 

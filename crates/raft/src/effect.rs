@@ -26,7 +26,7 @@ pub enum Effect {
     /// The answer to a fetch that [`crate::Quorum::on_fetch`] kept waiting.
     FetchDone { token: FetchToken, response: FetchResponse<'static> },
     /// Run it, then call [`crate::Quorum::on_flushed`]. There is never a second one before that.
-    Flush(crate::interim_log::FlushWork),
+    Flush(storage::FlushWork),
     /// Everything below `upto` is committed; [`crate::Quorum::read_committed`] gives what is new.
     Committed { upto: i64 },
     /// The leader of `epoch` is known or has changed. `is_me` comes only after the `Committed` that covers everything

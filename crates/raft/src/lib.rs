@@ -11,7 +11,6 @@ mod describe;
 mod effect;
 mod election;
 mod fetch;
-pub mod interim_log;
 mod leader;
 mod log;
 mod peers;
@@ -29,7 +28,7 @@ mod transitions;
 mod types;
 mod voters;
 
-pub use config::{Mutations, QuorumConfig};
+pub use config::{Mutations, QuorumConfig, metadata_log_config};
 pub use effect::{Effect, Failure, FetchToken, Request, RequestContext, Response};
 pub use peers::{Peer, RequestToken};
 pub use quorum::Quorum;

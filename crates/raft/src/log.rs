@@ -3,15 +3,17 @@
 use std::io;
 use std::path::Path;
 
+use protocol::records::Batches;
 use protocol::time::Now;
-use storage::DiskRef;
+use storage::{
+    AppendError, AppendOrigin, DiskRef, EpochEnd, Evidence, FlushWork, Log, LogConfig, OpenOptions, OutOfRange,
+};
 
 use crate::config::{BATCH_BYTES_MAX, QuorumConfig};
 use crate::control;
-use crate::interim_log::{FlushWork, Log, LogConfig};
 use crate::records::check_fetched;
 use crate::snapshot::{BOOTSTRAP_SNAPSHOT_ID, Snapshots};
-use crate::types::OffsetAndEpoch;
+use crate::types::{METADATA_TOPIC_ID, OffsetAndEpoch};
 use crate::voters::VoterHistory;
 
 /// Where a replica's log stands to ours.
@@ -24,26 +26,35 @@ pub enum Validity {
     Snapshot(OffsetAndEpoch),
 }
 
-/// Invariants: if the log does not start at 0, there is a snapshot at or beyond its start; `flushed` ≤ end.
+/// Invariants: if the log does not start at 0, there is a snapshot at or beyond its start; `flushing` ≤ end.
 pub struct MetadataLog {
     log: Log,
     pub snapshots: Snapshots,
-    /// Everything below is on disk for certain.
-    flushed: i64,
     /// What the flush under way will have put on disk; cut back when the log is.
     flushing: Option<i64>,
 }
 
 impl MetadataLog {
-    pub fn open(disk: DiskRef, dir: &Path, config: LogConfig, _clean: bool, now: Now) -> io::Result<Self> {
-        let log = Log::open(disk.clone(), dir, config)?;
+    /// As Kafka does, the log starts where its first segment does, and without better evidence all of it is looked at:
+    /// it has no checkpoints of its own.
+    pub fn open(disk: DiskRef, dir: &Path, config: LogConfig, evidence: Evidence, now: Now) -> io::Result<Self> {
+        let options =
+            OpenOptions { topic_id: Some(METADATA_TOPIC_ID), evidence, recovery_point: 0, log_start_offset: 0, now };
+        disk.create_dir_all(dir)?;
+        let log = Log::open(disk.clone(), dir, config, &options)?;
+        if log.topic_id() != Some(METADATA_TOPIC_ID) {
+            let reason = format!("{}: partition.metadata names the topic id of another topic", dir.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
         let snapshots = Snapshots::open(disk, dir, log.log_start_offset())?;
-        // Nothing counts as flushed at first: what the last run wrote may still be in the page cache only.
-        let flushed = log.log_start_offset();
-        let mut out = Self { log, snapshots, flushed, flushing: None };
+        let mut out = Self { log, snapshots, flushing: None };
         // A crash came between the download of a snapshot and the truncation that it calls for.
         out.restart_at_latest_snapshot(now)?;
         Ok(out)
+    }
+
+    pub fn close(&mut self) -> io::Result<()> {
+        Ok(self.log.close()?)
     }
 
     pub fn start_offset(&self) -> i64 {
@@ -51,18 +62,22 @@ impl MetadataLog {
     }
 
     pub fn end(&self) -> OffsetAndEpoch {
-        OffsetAndEpoch::new(self.log.log_end_offset(), self.last_epoch())
+        OffsetAndEpoch::new(self.log.end_offset(), self.last_epoch())
     }
 
     /// Epoch of the last record, of the snapshot if the log is empty behind it, or 0.
     pub fn last_epoch(&self) -> i32 {
-        let of_snapshot = || self.snapshots.latest().filter(|id| id.offset == self.log.log_end_offset());
+        let of_snapshot = || self.snapshots.latest().filter(|id| id.offset == self.log.end_offset());
         self.log.latest_epoch().or_else(|| of_snapshot().map(|id| id.epoch)).unwrap_or(0)
     }
 
     /// The largest epoch not above `epoch`, and where it ends.
     fn end_offset_for_epoch(&self, epoch: i32) -> OffsetAndEpoch {
-        let Some((found, offset)) = self.log.end_offset_for_epoch(epoch) else { return self.end() };
+        let Some(EpochEnd { epoch: found, end_offset: offset }) =
+            self.log.epochs().end_offset_for(epoch, self.log.end_offset())
+        else {
+            return self.end();
+        };
         match self.snapshots.earliest() {
             // The epoch ends where the log begins: the snapshot there knows the epoch before.
             Some(id) if id.offset == offset && found == epoch => id,
@@ -91,16 +106,15 @@ impl MetadataLog {
     /// To where our log may agree with that of a leader whose log has `end` at most in common with ours.
     pub fn agreeing_end(&self, end: OffsetAndEpoch) -> i64 {
         if end.epoch == 0 {
-            return end.offset.min(self.log.log_end_offset());
+            return end.offset.min(self.log.end_offset());
         }
         let ours = self.end_offset_for_epoch(end.epoch);
         if ours.epoch == end.epoch { ours.offset.min(end.offset) } else { ours.offset }
     }
 
-    pub fn truncate_to(&mut self, offset: i64) -> io::Result<()> {
-        self.log.truncate_to(offset)?;
-        let end = self.log.log_end_offset();
-        self.flushed = self.flushed.min(end);
+    pub fn truncate_to(&mut self, offset: i64, now: Now) -> io::Result<()> {
+        self.log.truncate_to(offset, now)?;
+        let end = self.log.end_offset();
         self.flushing = self.flushing.map(|upto| upto.min(end));
         Ok(())
     }
@@ -108,53 +122,55 @@ impl MetadataLog {
     /// If the latest snapshot is ahead of the log, begins the log anew behind it; whether it was.
     pub fn restart_at_latest_snapshot(&mut self, now: Now) -> io::Result<bool> {
         let Some(id) = self.snapshots.latest() else { return Ok(false) };
-        if id <= OffsetAndEpoch::new(self.log.log_end_offset(), self.log.latest_epoch().unwrap_or(0)) {
+        if id <= OffsetAndEpoch::new(self.log.end_offset(), self.log.latest_epoch().unwrap_or(0)) {
             return Ok(false);
         }
-        self.log.truncate_fully_and_start_at(id.offset)?;
-        self.flushed = id.offset;
+        self.log.truncate_fully_and_start_at(id.offset, now)?;
         self.flushing = self.flushing.map(|upto| upto.min(id.offset));
         self.snapshots.remove_before(id, now.mono_ms)?;
         Ok(true)
     }
 
     pub fn assign_epoch_start(&mut self, epoch: i32) -> io::Result<()> {
-        self.log.assign_epoch_start(epoch)
+        Ok(self.log.assign_epoch_start(epoch)?)
     }
 
-    pub fn append_as_leader(&mut self, batch: Vec<u8>, _now: Now) -> io::Result<()> {
-        self.log.append(&batch)
+    /// One batch of `epoch` that goes on at the log's end.
+    pub fn append_as_leader(&mut self, mut batch: Vec<u8>, epoch: i32, now: Now) -> io::Result<()> {
+        self.log.append_as_leader(&mut batch, epoch, AppendOrigin::Internal, now).map(drop).map_err(not_appended)
     }
 
     /// Appends what is good of the records, and says what is not.
-    pub fn append_as_follower(&mut self, records: &[u8], epoch: i32, _now: Now) -> io::Result<Result<(), String>> {
-        let (good, fault) = check_fetched(records, self.log.log_end_offset(), epoch);
-        if good > 0 {
-            self.log.append(&records[..good])?;
-        }
+    pub fn append_as_follower(&mut self, records: &[u8], epoch: i32, now: Now) -> io::Result<Result<(), String>> {
+        let (good, fault) = check_fetched(records, self.log.end_offset(), epoch);
+        let good = records.get(..good).unwrap_or_default();
+        self.log.append_as_follower(good, epoch, now).map_err(not_appended)?;
         Ok(fault.map_or(Ok(()), Err))
     }
 
     /// Whole batches from the one that holds `from`, below `to`; at least one, and at most about `bytes_max`.
-    pub fn read(&self, from: i64, to: i64, bytes_max: usize) -> io::Result<Vec<u8>> {
+    pub fn read(&mut self, from: i64, to: i64, bytes_max: usize) -> io::Result<Vec<u8>> {
         if from >= to {
             return Ok(Vec::new());
         }
-        self.log.read(from, to, bytes_max)
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+        let mut bytes = self.log.read(from, bytes_max, true, Some(to)).map_err(not_read)?.bytes()?;
+        let mut batches = Batches::new(&bytes);
+        let whole: usize = batches.by_ref().map_while(Result::ok).map(|batch| batch.bytes.len()).sum();
+        bytes.truncate(whole);
+        Ok(bytes)
     }
 
     /// Whether a batch ends right before `offset`.
-    pub fn is_batch_start(&self, offset: i64) -> io::Result<bool> {
-        let end = self.log.log_end_offset();
-        if offset >= end {
-            return Ok(offset == end);
+    pub fn is_batch_start(&mut self, offset: i64) -> io::Result<bool> {
+        if offset >= self.log.end_offset() {
+            return Ok(offset == self.log.end_offset());
         }
-        let bytes = self.read(offset, end, 1)?;
-        Ok(bytes.first_chunk::<8>().map(|base| i64::from_be_bytes(*base)) == Some(offset))
+        Ok(self.log.read(offset, 1, true, None).map_err(not_read)?.base_offset == offset)
     }
 
     /// Brings `history` up to the log's end: anew from the latest snapshot, or `from` an offset on.
-    pub fn load_history(&self, history: &mut VoterHistory, from: Option<i64>) -> io::Result<()> {
+    pub fn load_history(&mut self, history: &mut VoterHistory, from: Option<i64>) -> io::Result<()> {
         let mut next = match (from, self.snapshots.latest()) {
             (Some(from), _) => from,
             (None, None) => {
@@ -167,11 +183,11 @@ impl MetadataLog {
                 id.offset
             }
         };
-        let end = self.log.log_end_offset();
+        let end = self.log.end_offset();
         while next < end {
             let bytes = self.read(next, end, BATCH_BYTES_MAX)?;
             control::replay(&bytes, None, history)?;
-            let Some(last) = protocol::records::Batches::new(&bytes).last() else { break };
+            let Some(last) = Batches::new(&bytes).last() else { break };
             next = last.map_err(crate::records::damaged)?.header.next_offset();
         }
         Ok(())
@@ -179,28 +195,36 @@ impl MetadataLog {
 
     // Flushing.
 
+    /// Everything below is on disk for certain.
     pub fn flushed(&self) -> i64 {
-        self.flushed
+        self.log.recovery_point().max(self.log.log_start_offset())
     }
 
     pub fn is_flushed(&self) -> bool {
-        self.flushed >= self.log.log_end_offset()
+        self.flushed() >= self.log.end_offset()
     }
 
     pub fn begin_flush(&mut self) -> io::Result<Option<FlushWork>> {
         if self.flushing.is_some() || self.is_flushed() {
             return Ok(None);
         }
-        self.flushing = Some(self.log.log_end_offset());
-        Ok(Some(self.log.flush_work()))
+        let work = self.log.begin_flush()?;
+        self.flushing = work.as_ref().map(|work| work.upto);
+        Ok(work)
     }
 
     pub fn on_flushed(&mut self) {
         let upto = self.flushing.take().expect("a flush was under way");
-        self.flushed = self.flushed.max(upto);
+        self.log.on_flushed(upto);
     }
 
-    pub fn on_high_watermark(&mut self, _high_watermark: i64) {}
+    pub fn on_high_watermark(&mut self, high_watermark: i64) {
+        self.log.on_high_watermark(high_watermark);
+    }
+
+    pub fn delete_doomed(&mut self, now: Now) -> io::Result<()> {
+        Ok(self.log.poll(now)?)
+    }
 
     // Retention.
 
@@ -212,14 +236,13 @@ impl MetadataLog {
         let mut total: u64 = ids.iter().map(|(_, size)| size).sum();
         for pair in ids.windows(2) {
             let &[(id, size), (next, _)] = pair else { break };
-            let too_large = u64::try_from(cfg.retention_bytes).is_ok_and(|max| self.log.size() + total > max);
+            let too_large = u64::try_from(cfg.retention_bytes).is_ok_and(|max| self.log.size_bytes() + total > max);
             if !too_large && !self.is_too_old(id, cfg, now)? {
                 break;
             }
             // Only what is committed may go, and a snapshot is only made of that.
-            self.log.increment_start(next.offset)?;
+            self.log.set_log_start(next.offset, now)?;
             self.snapshots.remove_before(next, now.mono_ms)?;
-            self.flushed = self.flushed.max(self.start_offset());
             total -= size;
             cleaned = true;
         }
@@ -232,5 +255,22 @@ impl MetadataLog {
         }
         let timestamp = control::snapshot_timestamp(&self.snapshots.read(id)?)?;
         Ok(id != BOOTSTRAP_SNAPSHOT_ID && now.wall_ms - timestamp > cfg.retention_ms)
+    }
+}
+
+/// What an append of our own batches can fail with is the disk; the rest would be a mistake of ours.
+fn not_appended(error: AppendError) -> io::Error {
+    match error {
+        AppendError::Storage(error) => error.into(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+fn not_read(error: OutOfRange) -> io::Error {
+    match error {
+        OutOfRange::Storage(error) => error.into(),
+        OutOfRange::OffsetOutOfRange => {
+            io::Error::new(io::ErrorKind::InvalidInput, "offset is not in the metadata log")
+        }
     }
 }

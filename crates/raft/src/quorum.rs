@@ -7,9 +7,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use crate::interim_log::LogConfig;
 use protocol::time::Now;
-use storage::DiskRef;
+use storage::{DiskRef, LogConfig};
 
 use crate::config::QuorumConfig;
 use crate::effect::{Effect, FetchToken, Request};
@@ -64,21 +63,21 @@ pub struct Quorum {
 
 impl Quorum {
     /// Opens the log, the snapshots and the election state in `metadata_dir` (`__cluster_metadata-0`), and takes the
-    /// role that they allow. Effects wait already when it returns. `flush_evidence` says how much of the log the last
-    /// run is known to have left on disk.
+    /// role that they allow. Effects wait already when it returns. `log_config` comes from
+    /// [`crate::metadata_log_config`], and `evidence` says how much of the log the last run is known to have left.
     pub fn open(
         cfg: QuorumConfig,
         disk: DiskRef,
         metadata_dir: &Path,
         log_config: LogConfig,
-        clean: bool,
+        evidence: storage::Evidence,
         now: Now,
         seed: u64,
     ) -> io::Result<Quorum> {
         assert!(!cfg.directory_id.is_zero(), "the directory of the metadata log has an id");
         let static_voters = VoterSet::from_config(&cfg.listener_name, &cfg.static_voters);
         let mut history = VoterHistory::new(static_voters);
-        let log = MetadataLog::open(disk.clone(), metadata_dir, log_config, clean, now)?;
+        let mut log = MetadataLog::open(disk.clone(), metadata_dir, log_config, evidence, now)?;
         log.load_history(&mut history, None)?;
         let state_file = StateFile::new(disk, metadata_dir);
         let election = state_file.read()?;
@@ -353,6 +352,9 @@ impl Quorum {
             return;
         }
         self.clean_due_ms = now.mono_ms + CLEAN_PERIOD_MS;
+        if let Err(error) = self.log.delete_doomed(now) {
+            return self.fail(format!("cannot remove old segments of the metadata log: {error}"));
+        }
         match self.log.clean(&self.cfg, now) {
             Ok(true) => tracing::info!(start = self.log.start_offset(), "metadata log cleaned"),
             Ok(false) => {}

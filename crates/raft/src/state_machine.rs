@@ -129,7 +129,7 @@ impl Quorum {
 
     /// Followers may fetch the batch from here on; ourselves we count when it is flushed.
     fn append_batch(&mut self, batch: Vec<u8>, now: Now) {
-        if let Err(error) = self.log.append_as_leader(batch, now) {
+        if let Err(error) = self.log.append_as_leader(batch, self.epoch, now) {
             return self.fail(format!("cannot append to the metadata log: {error}"));
         }
         self.on_own_end(now);
@@ -137,7 +137,7 @@ impl Quorum {
 
     /// What is committed from `next_offset` on, `None` for a reader that has nothing yet; about `bytes_max` at most,
     /// but at least one batch.
-    pub fn read_committed(&self, next_offset: Option<i64>, bytes_max: usize) -> io::Result<CommittedRead> {
+    pub fn read_committed(&mut self, next_offset: Option<i64>, bytes_max: usize) -> io::Result<CommittedRead> {
         let Some(high_watermark) = self.high_watermark() else { return Ok(CommittedRead::UpToDate) };
         let is_behind = next_offset.is_none_or(|next| next < self.log.start_offset());
         if is_behind && next_offset.is_none_or(|next| next < high_watermark) {
@@ -214,6 +214,11 @@ impl Quorum {
             leader.resign_requested = true;
         }
         self.turn(now);
+    }
+
+    /// The last call of a clean stop: the log is flushed and its indexes are written.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.log.close()
     }
 
     /// Leaves the quorum politely: a leader resigns and waits until somebody else leads, at most `timeout_ms`. Ends

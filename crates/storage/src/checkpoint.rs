@@ -20,6 +20,9 @@ pub fn read_lines(disk: &dyn Disk, path: &Path) -> io::Result<Vec<String>> {
     }
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {what}", path.display()));
     let text = String::from_utf8(bytes).map_err(|_| bad("not UTF-8"))?;
+    if !text.ends_with('\n') {
+        return Err(bad("the last line is cut off"));
+    }
     let mut lines = text.lines();
     if lines.next() != Some(VERSION) {
         return Err(bad("the first line is not version 0"));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::checkpoint;
-use crate::disk::DiskRef;
+use crate::disk::{DiskRef, FileRef, OpenMode};
 
 const FILE: &str = "leader-epoch-checkpoint";
 
@@ -26,13 +26,15 @@ pub struct LeaderEpochs {
     disk: DiskRef,
     path: PathBuf,
     entries: Vec<EpochEntry>,
+    /// The file was replaced since it was last part of a flush.
+    is_dirty: bool,
 }
 
 impl LeaderEpochs {
     /// `Err` if the file is there and cannot be understood: the caller rebuilds it from the batches.
     pub fn open(disk: DiskRef, dir: &std::path::Path) -> (LeaderEpochs, io::Result<()>) {
         let path = dir.join(FILE);
-        let mut epochs = LeaderEpochs { disk, path, entries: Vec::new() };
+        let mut epochs = LeaderEpochs { disk, path, entries: Vec::new(), is_dirty: false };
         let result = epochs.load();
         (epochs, result)
     }
@@ -64,7 +66,8 @@ impl LeaderEpochs {
         self.entries.push(entry);
     }
 
-    fn save(&self) -> io::Result<()> {
+    fn save(&mut self) -> io::Result<()> {
+        self.is_dirty = true;
         let lines = self.entries.iter().map(|e| format!("{} {}", e.epoch, e.start_offset));
         checkpoint::replace(&*self.disk, &self.path, checkpoint::format_lines(lines).as_bytes())
     }
@@ -93,12 +96,25 @@ impl LeaderEpochs {
         }
     }
 
-    pub(crate) fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
         self.save()
     }
 
-    pub(crate) fn clear(&mut self) {
-        self.entries.clear();
+    /// In memory only: what starts at or beyond an offset is not to be believed.
+    pub(crate) fn forget_from(&mut self, offset: i64) -> bool {
+        let before = self.entries.len();
+        self.entries.retain(|e| e.start_offset < offset);
+        self.entries.len() != before
+    }
+
+    /// The file, if the next flush of the log has to cover it too.
+    pub(crate) fn take_unsynced(&mut self) -> io::Result<Option<FileRef>> {
+        if !self.is_dirty {
+            return Ok(None);
+        }
+        let file = self.disk.open(&self.path, OpenMode::ReadWrite)?;
+        self.is_dirty = false;
+        Ok(Some(file))
     }
 
     /// Rule of `LeaderEpochFileCache.endOffsetFor`: the latest epoch ends at the log's end; another one where the next

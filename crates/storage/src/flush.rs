@@ -1,5 +1,6 @@
 //! An fsync as a value: what must reach the disk, to be run wherever blocking is allowed.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -12,6 +13,12 @@ pub struct FlushWork {
     pub(crate) dir: Option<PathBuf>,
     /// After the run, everything below this offset is on disk.
     pub upto: i64,
+}
+
+impl fmt::Debug for FlushWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FlushWork {{ {} files, upto: {} }}", self.files.len(), self.upto)
+    }
 }
 
 impl FlushWork {

@@ -35,6 +35,12 @@ impl fmt::Display for StorageError {
 
 impl std::error::Error for StorageError {}
 
+impl From<StorageError> for io::Error {
+    fn from(error: StorageError) -> Self {
+        io::Error::new(error.error.kind(), error)
+    }
+}
+
 /// What is known of the machine since the log was last written: decides how much must be looked at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
@@ -531,6 +537,11 @@ impl Log {
         let mut files = Vec::new();
         for (_, segment) in self.segments.range_mut(from..) {
             files.push(segment.file().map_err(|error| StorageError { path: dir.clone(), error })?);
+        }
+        // Below the recovery point the epochs are not looked up in the batches again.
+        if let Some(file) = self.epochs.take_unsynced().map_err(|e| self.failed(e))? {
+            files.push(file);
+            self.dir_is_dirty = true;
         }
         let dir = std::mem::take(&mut self.dir_is_dirty).then(|| self.dir.clone());
         Ok(Some(FlushWork { disk: self.disk.clone(), files, dir, upto: self.next_offset }))

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use protocol::records::{Batch, HEADER_LEN, LOG_OVERHEAD};
+use protocol::time::Now;
 use protocol::wire::Uuid;
 
 use crate::disk::{Disk, DiskRef};
@@ -22,7 +23,7 @@ impl Log {
         dir: &Path,
         topic_id: Option<Uuid>,
         config: LogConfig,
-        now: protocol::time::Now,
+        now: Now,
     ) -> Result<Log, StorageError> {
         let failed = |error| StorageError { path: dir.to_owned(), error };
         disk.create_dir_all(dir).map_err(failed)?;
@@ -90,6 +91,10 @@ impl Log {
                 damaged_at = Some((base, at));
                 break;
             }
+            if let Some(at) = self.hole_after(base, options.evidence)? {
+                damaged_at = Some((base, at));
+                break;
+            }
         }
         if let Some((base, at)) = damaged_at {
             self.drop_after(base, at)?;
@@ -108,8 +113,13 @@ impl Log {
             Evidence::CleanShutdown => self.next_offset,
             _ => options.recovery_point.min(self.next_offset).max(0),
         };
-        self.recover_epochs(rebuild_epochs)?;
-        self.recover_producers()
+        let doubted_from = match (rebuild_epochs, options.evidence) {
+            (true, _) => i64::MIN,
+            (false, Evidence::Unknown) => suspect_from,
+            (false, _) => i64::MAX,
+        };
+        self.recover_epochs(doubted_from)?;
+        self.recover_producers(options.now)
     }
 
     /// Walks a segment that may be damaged or is the active one, rebuilding its indexes; answers where it is broken.
@@ -163,6 +173,19 @@ impl Log {
         Ok(None)
     }
 
+    /// A segment may be whole and yet have lost batches at its end, if the one behind it came to the disk first. Where
+    /// a cleaner has been at work such gaps mean nothing.
+    fn hole_after(&mut self, base: i64, evidence: Evidence) -> Result<Option<u32>, StorageError> {
+        let Some(next_base) = self.segments.range(base + 1..).next().map(|(next, _)| *next) else { return Ok(None) };
+        if evidence != Evidence::Unknown || self.config.compact {
+            return Ok(None);
+        }
+        let dir = self.dir.clone();
+        let segment = self.segments.get_mut(&base).expect("listed by the caller");
+        let end = last_batch_end(segment).map_err(|error| StorageError { path: dir, error })?.unwrap_or(base);
+        Ok((end < next_base).then_some(segment.size))
+    }
+
     /// Cuts the log at the first batch that is not whole; what follows cannot be trusted either.
     fn drop_after(&mut self, base: i64, at: u32) -> Result<(), StorageError> {
         let end = self.segments.get(&base).map_or(0, |s| s.size);
@@ -182,19 +205,15 @@ impl Log {
         segment.time_index.write(&*self.disk).map_err(failed)
     }
 
-    fn recover_epochs(&mut self, rebuild: bool) -> Result<(), StorageError> {
+    /// Brings the epochs into line with the batches. The file may be older than the last appends and truncations, so
+    /// entries from `doubted_from` on are made anew, as are those of the active segment that are missing.
+    fn recover_epochs(&mut self, doubted_from: i64) -> Result<(), StorageError> {
         let end = self.next_offset;
         self.epochs.truncate_from_end(end.max(1)).map_err(|e| self.failed(e))?;
-        if rebuild {
-            self.epochs.clear();
-        }
-        // Batches beyond what the file knows: the file may be older than the last appends.
-        let from = if rebuild { i64::MIN } else { self.epochs.latest().map_or(i64::MIN, |e| e.start_offset) };
-        let first = self.segments.range(..=from).next_back().map_or(i64::MIN, |(base, _)| *base);
-        let only_active = !rebuild && self.epochs.latest().is_some();
-        let first = if only_active { first.max(*self.segments.keys().next_back().expect("a segment")) } else { first };
+        let mut changed = self.epochs.forget_from(doubted_from);
+        let active = *self.segments.keys().next_back().expect("a segment");
+        let first = if self.epochs.latest().is_some() { doubted_from.min(active) } else { i64::MIN };
         let dir = self.dir.clone();
-        let mut changed = rebuild;
         for (_, segment) in self.segments.range_mut(first..) {
             let mut at = 0;
             while let Some(header) = segment.header_at(at).map_err(|error| StorageError { path: dir.clone(), error })? {
@@ -208,8 +227,9 @@ impl Log {
         if changed { self.epochs.flush().map_err(|e| self.failed(e)) } else { Ok(()) }
     }
 
-    /// Loads the newest usable snapshot and replays the batches after it.
-    pub(crate) fn recover_producers(&mut self) -> Result<(), StorageError> {
+    /// Loads the newest usable snapshot, without those who have not been heard of for long, and replays the batches
+    /// after it; of what is replayed nobody is left out (`ProducerStateManager.loadFromSnapshot`).
+    pub(crate) fn recover_producers(&mut self, now: Now) -> Result<(), StorageError> {
         let dir = self.dir.clone();
         let failed = |error| StorageError { path: dir.clone(), error };
         let mut snapshots: Vec<i64> = Vec::new();
@@ -227,6 +247,7 @@ impl Log {
             match usable.then(|| ProducerStates::read_snapshot(&*self.disk, &path, offset)).flatten() {
                 Some(loaded) => {
                     states = loaded;
+                    states.expire(now.wall_ms, self.config.producer_expiration_ms);
                     break;
                 }
                 // Beyond the log's end or damaged: it would be believed after the next append.

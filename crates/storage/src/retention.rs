@@ -44,7 +44,7 @@ impl Log {
         self.recovery_point = self.recovery_point.min(offset);
         self.size = self.segments.values().map(|s| u64::from(s.size)).sum();
         self.epochs.truncate_from_end(offset).map_err(failed)?;
-        self.recover_producers()?;
+        self.recover_producers(now)?;
         self.check();
         Ok(())
     }

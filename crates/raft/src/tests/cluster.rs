@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::interim_log::{FlushWork, LogConfig};
 use protocol::api::ApiKey;
 use protocol::codec::{Message, decode_all, encode_all};
 use protocol::messages::{
@@ -15,7 +14,7 @@ use protocol::messages::{
 };
 use protocol::time::Now;
 use protocol::wire::{Reader, Uuid, Writer};
-use storage::Disk;
+use storage::{Disk, Evidence, FlushWork, LogConfig};
 
 use super::disk::MemDisk;
 use crate::effect::{Failure, FetchToken, RequestContext, Response};
@@ -81,6 +80,8 @@ pub struct Node {
     pub quorum: Option<Quorum>,
     pub app: App,
     pub stopped: bool,
+    /// The machine went down since the node last ran.
+    pub lost_power: bool,
     incarnation: u32,
     /// Nodes to which this one has an open connection, by the id under which it knows them.
     links: BTreeMap<i32, i32>,
@@ -212,6 +213,7 @@ impl Cluster {
             quorum: None,
             app: App::default(),
             stopped: false,
+            lost_power: true,
             incarnation: 0,
             links: BTreeMap::new(),
             in_flight: BTreeMap::new(),
@@ -227,7 +229,8 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a node of the cluster");
         node.disk.create_dir_all(dir()).expect("memory");
         let disk: Arc<dyn Disk> = node.disk.clone();
-        let quorum = Quorum::open(node.cfg.clone(), disk, dir(), node.log_config.clone(), false, now, seed);
+        let evidence = if node.lost_power { Evidence::Unknown } else { Evidence::SameBoot };
+        let quorum = Quorum::open(node.cfg.clone(), disk, dir(), node.log_config.clone(), evidence, now, seed);
         match quorum {
             Ok(quorum) => node.quorum = Some(quorum),
             Err(error) => {
@@ -238,6 +241,7 @@ impl Cluster {
         node.incarnation += 1;
         node.app = App::default();
         node.stopped = false;
+        node.lost_power = false;
         self.trace.push(format!("{} start {id}", self.now.mono_ms));
         self.settle(id);
     }
@@ -262,6 +266,7 @@ impl Cluster {
         if power {
             let mut rng = self.rng.fork();
             node.disk.lose_power(&mut rng);
+            node.lost_power = true;
             return;
         }
         let others: Vec<i32> = self.nodes.keys().copied().filter(|&other| other != id).collect();
@@ -584,7 +589,7 @@ impl Cluster {
 
     fn follow(&mut self, id: i32, upto: i64) {
         let node = self.nodes.get_mut(&id).expect("a node of the cluster");
-        let quorum = node.quorum.as_ref().expect("it runs");
+        let quorum = node.quorum.as_mut().expect("it runs");
         let app = &mut node.app;
         loop {
             match quorum.read_committed(app.next_offset, 1 << 16).expect("memory") {

@@ -5,6 +5,8 @@ mod disk;
 mod faults;
 mod scenarios;
 
-pub fn log_config() -> crate::interim_log::LogConfig {
-    crate::interim_log::LogConfig
+/// Small segments, so that logs roll and lose their beginning within a test.
+pub fn log_config() -> storage::LogConfig {
+    let config = crate::metadata_log_config(2 << 10, 7 * 24 * 3_600_000);
+    storage::LogConfig { index_bytes: 800, ..config }
 }
