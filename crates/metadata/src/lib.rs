@@ -1,8 +1,10 @@
 //! The cluster's state and the controller that decides how it changes.
 
 pub mod config;
+pub mod controller;
 pub mod features;
 pub mod image;
 
+pub use controller::{Bootstrap, Controller, ControllerResult, ControllerSettings};
 pub use features::MetadataVersion;
 pub use image::{ConfigResource, MetadataDelta, MetadataImage, NO_LEADER, ReplayError};

@@ -175,6 +175,7 @@ settings! {
     transaction_two_phase_commit_enable: bool,
     transactional_id_expiration_ms: i64,
     unclean_leader_election_enable: bool,
+    unclean_leader_election_interval_ms: i64,
 }
 
 /// The value in the file, else the default.
