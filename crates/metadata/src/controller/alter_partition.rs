@@ -4,6 +4,7 @@ use protocol::error::ErrorCode;
 use protocol::messages::alter_partition_request::{BrokerState, PartitionData as Wanted};
 use protocol::messages::alter_partition_response::{PartitionData, TopicData};
 use protocol::messages::*;
+use protocol::time::Now;
 use protocol::wire::Uuid;
 
 use super::{Controller, ControllerResult, refused};
@@ -14,6 +15,7 @@ impl Controller {
         &mut self,
         request: &AlterPartitionRequest,
         version: i16,
+        _now: Now,
     ) -> ControllerResult<AlterPartitionResponse> {
         if let Err(error) = self.check_broker_epoch(request.broker_id, request.broker_epoch) {
             return refused(AlterPartitionResponse { error_code: error.code(), ..Default::default() });

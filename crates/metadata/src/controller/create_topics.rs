@@ -7,6 +7,7 @@ use protocol::error::ErrorCode;
 use protocol::messages::create_topics_request::CreatableTopic;
 use protocol::messages::create_topics_response::CreatableTopicResult;
 use protocol::messages::*;
+use protocol::time::Now;
 use protocol::wire::{Str, Uuid};
 
 use super::activation::config_record;
@@ -27,6 +28,7 @@ impl Controller {
     pub fn create_topics(
         &mut self,
         request: &CreateTopicsRequest<'_>,
+        _now: Now,
     ) -> ControllerResult<CreateTopicsResponse<'static>> {
         let repeated = repeated_names(request);
         let is_excessive = self.partitions_wanted(request) > RECORDS_MAX_PER_OPERATION as i64;

@@ -20,11 +20,10 @@ impl Controller {
     pub fn update_features(
         &mut self,
         request: &UpdateFeaturesRequest<'_>,
-        version: i16,
     ) -> ControllerResult<UpdateFeaturesResponse<'static>> {
         let mut records = Vec::new();
         for update in &request.feature_updates {
-            if let Err(error) = self.update_feature(update, version, request, &mut records) {
+            if let Err(error) = self.update_feature(update, request, &mut records) {
                 // All or nothing, and tools print the message.
                 let why = format!(
                     "The update failed for all features since the following feature had an error: {}",
@@ -37,17 +36,13 @@ impl Controller {
                 });
             }
         }
-        let mut response = UpdateFeaturesResponse { error_message: None, ..Default::default() };
-        if version <= 1 {
-            let result = |update: &update_features_request::FeatureUpdateKey<'_>| {
-                update_features_response::UpdatableFeatureResult {
-                    feature: own(&update.feature),
-                    error_message: None,
-                    ..Default::default()
-                }
-            };
-            response.results = request.feature_updates.iter().map(result).collect();
-        }
+        let result = |update: &update_features_request::FeatureUpdateKey<'_>| {
+            let feature = own(&update.feature);
+            update_features_response::UpdatableFeatureResult { feature, error_message: None, ..Default::default() }
+        };
+        // Version 2 has no results; they are not written there.
+        let results = request.feature_updates.iter().map(result).collect();
+        let response = UpdateFeaturesResponse { error_message: None, results, ..Default::default() };
         if request.validate_only {
             return refused(response);
         }
@@ -64,7 +59,6 @@ impl Controller {
     fn update_feature(
         &self,
         update: &update_features_request::FeatureUpdateKey<'_>,
-        version: i16,
         request: &UpdateFeaturesRequest<'_>,
         records: &mut Vec<Record>,
     ) -> Result<(), ApiError> {
@@ -74,12 +68,12 @@ impl Controller {
             let why = format!("Invalid update version {level} for feature {name}. {why}");
             Err(ApiError::new(ErrorCode::InvalidUpdateVersion, why))
         };
-        // Version 0 knew only whether a downgrade is allowed.
-        let upgrade_type = match (version, update.upgrade_type) {
-            (0, _) if update.allow_downgrade => UpgradeType::SafeDowngrade,
-            (0, _) | (_, 1) => UpgradeType::Upgrade,
-            (_, 2) => UpgradeType::SafeDowngrade,
-            (_, 3) => UpgradeType::UnsafeDowngrade,
+        let upgrade_type = match update.upgrade_type {
+            // Version 0 knew only whether a downgrade is allowed; later versions leave that field out.
+            1 if update.allow_downgrade => UpgradeType::SafeDowngrade,
+            1 => UpgradeType::Upgrade,
+            2 => UpgradeType::SafeDowngrade,
+            3 => UpgradeType::UnsafeDowngrade,
             _ => return invalid("The controller does not support the given upgrade type.".to_owned()),
         };
         let current = match name {

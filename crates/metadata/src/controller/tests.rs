@@ -151,7 +151,7 @@ impl Cluster {
             ..Default::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-        let result = self.controller.create_topics(&request);
+        let result = self.controller.create_topics(&request, self.now());
         self.append(result.records);
         assert_eq!(result.response.topics[0].name, name);
         ErrorCode::from_i16(result.response.topics[0].error_code)
@@ -195,7 +195,7 @@ impl Cluster {
             ..Default::default()
         };
         with(&mut request, &p);
-        let result = self.controller.alter_partition(&request, 3);
+        let result = self.controller.alter_partition(&request, 3, self.now());
         self.append(result.records);
         match result.response.error_code {
             0 => ErrorCode::from_i16(result.response.topics[0].partitions[0].error_code),
@@ -544,7 +544,7 @@ fn bad_topics_are_refused_one_by_one() {
     };
     assert_eq!(cluster.create("t", 1, 1, &[("no.such.config", "1")]), ErrorCode::InvalidConfig);
     assert_eq!(cluster.create("t", 1, 1, &[("retention.ms", "abc")]), ErrorCode::InvalidConfig);
-    let result = cluster.controller.create_topics(&request);
+    let result = cluster.controller.create_topics(&request, cluster.now());
     assert!(result.records.is_empty(), "validate only");
     let codes: Vec<(String, i16)> = result.response.topics.iter().map(|t| (t.name.to_string(), t.error_code)).collect();
     let bad = ErrorCode::InvalidReplicaAssignment as i16;
