@@ -6,6 +6,7 @@ use protocol::time::Now;
 
 use crate::isr::PendingIsr;
 use crate::partition::{Partition, PartitionState, Role};
+use crate::read::ReadRequest;
 
 /// What the leader knows of one follower. Its data is what its next fetch asks from: a fetch acknowledges (rule 3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,15 +108,28 @@ impl Follower {
 }
 
 impl Partition {
-    /// A follower fetched: it has everything below `offset`. Returns whether the high watermark moved. Unknown
-    /// replicas change nothing.
-    pub fn on_follower_fetch(&mut self, id: i32, offset: i64, log_start: i64, broker_epoch: i64, now: Now) -> bool {
+    /// A follower fetched: it has everything below the offset, if its history is ours. Returns whether the high
+    /// watermark moved. Unknown replicas, other epochs and diverging histories change nothing.
+    pub fn on_follower_fetch(
+        &mut self,
+        request: &ReadRequest,
+        id: i32,
+        log_start: i64,
+        broker_epoch: i64,
+        now: Now,
+    ) -> bool {
         let end = self.log.end_offset();
+        if self.check_epoch(request.leader_epoch).is_err() || self.diverges(request) {
+            return false;
+        }
+        if request.offset < self.log.log_start_offset() || request.offset > end {
+            return false;
+        }
         let Role::Leader(leader) = &mut self.role else { return false };
         let Some(follower) = leader.followers.get_mut(&id) else { return false };
         let before = follower.log_end;
-        follower.on_fetch(offset, log_start, end, broker_epoch, now);
-        before != offset && self.maybe_advance()
+        follower.on_fetch(request.offset, log_start, end, broker_epoch, now);
+        before != request.offset && self.maybe_advance()
     }
 
     pub(crate) fn before_append(&mut self, now: Now) {

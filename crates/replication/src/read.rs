@@ -113,13 +113,10 @@ impl Partition {
             plan: None,
             aborted: Vec::new(),
         };
-        if request.last_fetched_epoch >= 0 {
+        if self.diverges(request) {
             let ends = self.log.epochs().end_offset_for(request.last_fetched_epoch, self.log.end_offset());
-            let ends = ends.ok_or(ErrorCode::OffsetOutOfRange)?;
-            if ends.epoch < request.last_fetched_epoch || ends.end_offset < request.offset {
-                result.diverging = Some(ends);
-                return Ok(result);
-            }
+            result.diverging = Some(ends.ok_or(ErrorCode::OffsetOutOfRange)?);
+            return Ok(result);
         }
         let upto = self.readable_end(request.isolation);
         let plan = self.log.read(request.offset, request.bytes_max, request.whole_first, Some(upto))?;
@@ -130,13 +127,22 @@ impl Partition {
         Ok(result)
     }
 
+    /// Whether the reader's last epoch ends elsewhere in our history.
+    pub(crate) fn diverges(&self, request: &ReadRequest) -> bool {
+        if request.last_fetched_epoch < 0 {
+            return false;
+        }
+        let ends = self.log.epochs().end_offset_for(request.last_fetched_epoch, self.log.end_offset());
+        ends.is_none_or(|ends| ends.epoch < request.last_fetched_epoch || ends.end_offset < request.offset)
+    }
+
     /// Bytes that a waiting fetch would get, up to `enough`; an error counts as enough, for the reader must hear of it.
     pub fn readable_bytes(&mut self, request: &ReadRequest, reader: Reader, enough: u64) -> u64 {
         if self.check_reader(reader, request.leader_epoch).is_err() {
             return u64::MAX;
         }
         let (start, end) = (self.log.log_start_offset(), self.log.end_offset());
-        if request.offset < start || request.offset > end {
+        if request.offset < start || request.offset > end || self.diverges(request) {
             return u64::MAX;
         }
         let upto = self.readable_end(request.isolation);
