@@ -157,6 +157,8 @@ pub struct Log {
     pub(crate) dir_is_dirty: bool,
     /// Files renamed `.deleted`, and when to remove them.
     pub(crate) doomed: Vec<(i64, PathBuf)>,
+    /// The segment that was cut since the last flush: its length is not on disk, whatever the recovery point says.
+    pub(crate) unsynced_cut: Option<i64>,
     pub(crate) size: u64,
     pub(crate) rolls: u64,
     scratch: Scratch,
@@ -533,6 +535,7 @@ impl Log {
             return Ok(None);
         }
         let from = self.segments.range(..=self.recovery_point).next_back().map_or(i64::MIN, |(base, _)| *base);
+        let from = from.min(self.unsynced_cut.take().unwrap_or(i64::MAX));
         let dir = self.dir.clone();
         let mut files = Vec::new();
         for (_, segment) in self.segments.range_mut(from..) {
@@ -591,6 +594,7 @@ impl Log {
             recovery_point: 0,
             dir_is_dirty: true,
             doomed: Vec::new(),
+            unsynced_cut: None,
             size: 0,
             rolls: 0,
             scratch: Scratch::default(),

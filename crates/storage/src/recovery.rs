@@ -91,7 +91,7 @@ impl Log {
                 damaged_at = Some((base, at));
                 break;
             }
-            if let Some(at) = self.hole_after(base, options.evidence)? {
+            if let Some(at) = self.fit_to_next(base, options.evidence)? {
                 damaged_at = Some((base, at));
                 break;
             }
@@ -173,16 +173,25 @@ impl Log {
         Ok(None)
     }
 
-    /// A segment may be whole and yet have lost batches at its end, if the one behind it came to the disk first. Where
-    /// a cleaner has been at work such gaps mean nothing.
-    fn hole_after(&mut self, base: i64, evidence: Evidence) -> Result<Option<u32>, StorageError> {
+    /// A segment may be whole and yet not fit the one behind it, if that came to the disk first. What it has too much
+    /// was truncated before the next one was begun, and goes; batches that it lacks end the log. Where a cleaner has
+    /// been at work such gaps mean nothing.
+    fn fit_to_next(&mut self, base: i64, evidence: Evidence) -> Result<Option<u32>, StorageError> {
         let Some(next_base) = self.segments.range(base + 1..).next().map(|(next, _)| *next) else { return Ok(None) };
         if evidence != Evidence::Unknown || self.config.compact {
             return Ok(None);
         }
         let dir = self.dir.clone();
+        let failed = |error| StorageError { path: dir.clone(), error };
         let segment = self.segments.get_mut(&base).expect("listed by the caller");
-        let end = last_batch_end(segment).map_err(|error| StorageError { path: dir, error })?.unwrap_or(base);
+        let mut end = last_batch_end(segment).map_err(failed)?.unwrap_or(base);
+        if end > next_base {
+            tracing::warn!(dir = %dir.display(), segment = base, end, next_base, "segment is cut where the next begins");
+            let at = segment.position_of(next_base).map_err(failed)?;
+            segment.truncate(at, next_base).map_err(failed)?;
+            segment.seal().map_err(failed)?;
+            end = last_batch_end(segment).map_err(failed)?.unwrap_or(base);
+        }
         Ok((end < next_base).then_some(segment.size))
     }
 

@@ -42,6 +42,7 @@ impl Log {
         txn_index::truncate(&*self.disk, &dir.join(file_name(base, "txnindex")), offset).map_err(failed)?;
         self.next_offset = offset;
         self.recovery_point = self.recovery_point.min(offset);
+        self.unsynced_cut = Some(self.unsynced_cut.map_or(base, |cut| cut.min(base)));
         self.size = self.segments.values().map(|s| u64::from(s.size)).sum();
         self.epochs.truncate_from_end(offset).map_err(failed)?;
         self.recover_producers(now)?;
