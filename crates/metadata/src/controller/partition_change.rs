@@ -215,7 +215,8 @@ impl<'a> PartitionChange<'a> {
             return false;
         }
         let Some(broker) = self.image.brokers.get(&replica) else { return false };
-        if self.unfenced != Some(replica) && !broker.is_active() {
+        let is_fenced = broker.fenced && self.unfenced != Some(replica);
+        if is_fenced || broker.in_controlled_shutdown {
             return false;
         }
         match self.partition.directory_of(replica) {

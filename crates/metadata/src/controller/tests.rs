@@ -651,6 +651,85 @@ fn failed_directory_and_producer_ids() {
     assert_eq!(blocks, [0, 1000]);
 }
 
+/// Anything may come in any order; after every step the log leads to the controller's image and its invariants hold.
+#[test]
+fn random_histories_keep_the_invariants() {
+    for seed in 0..40 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut cluster = Cluster::of_three();
+        for _ in 0..250 {
+            cluster.random_step(&mut rng);
+        }
+    }
+}
+
+impl Cluster {
+    fn random_step(&mut self, rng: &mut fastrand::Rng) {
+        let broker = rng.i32(1..=4);
+        let registered = self.committed.brokers.contains_key(&broker);
+        self.now_ms += rng.i64(0..1_500);
+        let topics: Vec<String> = self.committed.topic_ids.keys().cloned().collect();
+        match rng.u8(0..14) {
+            0 | 1 => {
+                self.incarnations = self.incarnations.wrapping_add(1);
+                let previous = if registered && rng.bool() { self.epoch(broker) } else { -1 };
+                let request = Self::registration(broker, self.incarnations, previous);
+                let _ = self.register(&request);
+            }
+            2..=5 if registered => {
+                let (fence, shut_down) = (rng.u8(0..12) == 0, rng.u8(0..8) == 0);
+                let behind = rng.i64(0..3);
+                let offline = if rng.u8(0..20) == 0 { vec![Uuid([100 + broker as u8; 16])] } else { Vec::new() };
+                self.heartbeat(broker, |r| {
+                    (r.want_fence, r.want_shut_down, r.offline_log_dirs) = (fence, shut_down, offline);
+                    r.current_metadata_offset -= behind;
+                });
+            }
+            6 => self.kill(broker),
+            7 if rng.u8(0..6) == 0 => {
+                let request = UnregisterBrokerRequest { broker_id: broker, ..Default::default() };
+                let result = self.controller.unregister_broker(&request);
+                self.append(result.records);
+            }
+            8 => {
+                let minimum = ["1", "2", "3"][rng.usize(..3)];
+                let unclean = ["true", "false"][rng.usize(..2)];
+                let configs = [("min.insync.replicas", minimum), ("unclean.leader.election.enable", unclean)];
+                self.create(&format!("t{}", rng.u8(0..4)), rng.i32(0..4), rng.i16(0..5), &configs);
+            }
+            9 if rng.u8(0..4) == 0 && !topics.is_empty() => {
+                let name = topics[rng.usize(..topics.len())].clone();
+                let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
+                let result = self.controller.delete_topics(&request, 5);
+                self.append(result.records);
+            }
+            10 | 11 if !topics.is_empty() => {
+                let name = &topics[rng.usize(..topics.len())];
+                let p = self.partition(name);
+                let mut isr: Vec<(i32, i64)> = p.replicas.iter().map(|r| (*r, -1)).collect();
+                isr.retain(|_| rng.u8(0..4) > 0);
+                self.alter(name, &isr, |_, _| {});
+            }
+            12 => {
+                let election_type = rng.i8(0..2);
+                let request = ElectLeadersRequest { election_type, topic_partitions: None, ..Default::default() };
+                let result = self.controller.elect_leaders(&request);
+                self.append(result.records);
+            }
+            13 if rng.u8(0..5) == 0 => {
+                let (controller, records) =
+                    Controller::activate(self.committed.clone(), settings(), rng.u64(..), self.now());
+                self.controller = controller;
+                self.append(records);
+            }
+            _ => {
+                let records = self.controller.tick(self.now());
+                self.append(records);
+            }
+        }
+    }
+}
+
 fn sorted(ids: &[i32]) -> Vec<i32> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
