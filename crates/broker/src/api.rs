@@ -42,6 +42,7 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::ControllerRegistration, C),
     (ApiKey::AssignReplicasToDirs, C),
     (ApiKey::DescribeTopicPartitions, B),
+    (ApiKey::UpdateRaftVoter, C),
 ];
 
 fn listeners(kind: ListenerKind) -> u8 {

@@ -9,7 +9,8 @@ use protocol::error::ErrorCode;
 use protocol::header::{decode_response_header, encode_request};
 use protocol::messages::{DefaultPrincipalData, EnvelopeRequest, EnvelopeResponse};
 use protocol::time::Now;
-use protocol::wire::{DecodeError, Reader, Uuid, Writer};
+use protocol::wire::{DecodeError, Reader, Writer};
+use replication::PartitionKey;
 
 use crate::effect::Frame;
 use crate::links::{Failure, Peer, Purpose};
@@ -29,8 +30,8 @@ pub(crate) enum ControlOp {
     Register,
     Heartbeat,
     RegisterController,
-    /// The partitions whose ISR the request changes, as (topic id, partition).
-    AlterPartition(Vec<(Uuid, i32)>),
+    /// The partitions whose ISR the request changes, each with its partition epoch.
+    AlterPartition(Vec<(PartitionKey, i32)>),
     AllocateProducerIds,
     /// Topics that a metadata request asked to create.
     AutoCreate(Vec<String>),

@@ -1,5 +1,32 @@
-//! The node: everything of a broker and controller above sockets, threads and clocks.
+//! The node: everything of a broker and controller above sockets, threads and clocks. Start at [`Node`].
 
-pub mod effect;
+mod active;
+mod api;
+mod connections;
+mod control;
+mod effect;
+mod fetch_waits;
+mod fetching;
+mod handlers;
+pub mod lifecycle;
+mod links;
+mod node;
+mod produce_waits;
+mod producer_ids;
+mod publish;
+mod quorum;
+mod registration;
+mod replicas;
+mod reply;
+mod request;
+mod settings;
+mod snapshots;
+mod standing;
+mod start;
+mod status;
 
-pub use effect::{ConnId, Effect, Frame, FlushId, LinkId, ListenerKind, Region};
+pub use connections::IN_FLIGHT_MAX;
+pub use effect::{ConnId, Effect, FlushId, Frame, LinkId, ListenerKind, Region};
+pub use node::{Mutations, Node};
+pub use start::StartError;
+pub use status::{BrokerStatus, NodeStatus, PartitionStatus, QuorumStatus};

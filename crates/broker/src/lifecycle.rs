@@ -90,6 +90,13 @@ impl Lifecycle {
         self.next_ms = i64::MIN;
     }
 
+    /// Our own registration is in the image: the controller may let us in.
+    pub fn on_replayed(&mut self) {
+        if self.state == State::Recovery {
+            self.hurry();
+        }
+    }
+
     pub fn heartbeat(&self, metadata_offset_applied: i64) -> BrokerHeartbeatRequest {
         BrokerHeartbeatRequest {
             broker_id: self.node_id,

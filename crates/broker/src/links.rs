@@ -89,7 +89,6 @@ struct Link<P> {
 /// An answer that belongs to one of our requests. The body starts at `body_at` of the frame.
 pub struct Answered<P> {
     pub pending: P,
-    pub key: ApiKey,
     pub version: i16,
     pub body_at: usize,
 }
@@ -195,7 +194,7 @@ impl<P> Links<P> {
             return None;
         }
         let body_at = reader.position();
-        Some(Answered { pending: request.pending, key: request.key, version: request.version, body_at })
+        Some(Answered { pending: request.pending, version: request.version, body_at })
     }
 
     pub fn down(&mut self, id: LinkId, refused: bool) {

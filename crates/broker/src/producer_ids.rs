@@ -57,8 +57,4 @@ impl ProducerIds {
     pub fn take_waiting(&mut self) -> VecDeque<ReplyTo> {
         std::mem::take(&mut self.waiting)
     }
-
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
 }

@@ -24,7 +24,6 @@ pub(crate) struct Context {
     /// Index of the listener that the client came by; `None` for requests of this node and of envelopes.
     pub listener: Option<usize>,
     pub peer: IpAddr,
-    pub client_id: String,
 }
 
 impl Context {
@@ -38,7 +37,6 @@ struct Head {
     key: ApiKey,
     version: i16,
     correlation_id: i32,
-    client_id: String,
     body_at: usize,
 }
 
@@ -50,7 +48,6 @@ fn parse_head(frame: &[u8]) -> Result<Head, DecodeError> {
         key,
         version: header.request_api_version,
         correlation_id: header.correlation_id,
-        client_id: header.client_id.map(|id| id.into_owned()).unwrap_or_default(),
         body_at: reader.position(),
     })
 }
@@ -76,7 +73,7 @@ impl Node {
             version: head.version,
             correlation_id: head.correlation_id,
         };
-        let context = Context { reply, kind, listener: Some(listener), peer, client_id: head.client_id };
+        let context = Context { reply, kind, listener: Some(listener), peer };
         if let Err(error) = self.dispatch(&context, frame, head.body_at, now) {
             self.close_connection(conn, format!("{} version {} request: {error}", head.key.name(), head.version));
         }
@@ -91,7 +88,6 @@ impl Node {
             kind: ListenerKind::Controller,
             listener: None,
             peer: IpAddr::from([127, 0, 0, 1]),
-            client_id: head.client_id,
         };
         self.dispatch(&context, frame, head.body_at, now)
     }
@@ -106,8 +102,7 @@ impl Node {
         match cx.reply.key {
             ApiKey::Produce => self.handle_produce(cx, frame, body_at, now),
             ApiKey::Fetch if on_broker => self.handle_fetch(cx, body, now),
-            ApiKey::Fetch => self.handle_quorum_fetch(cx, body, now),
-            ApiKey::ListOffsets => self.handle_list_offsets(cx, body, now),
+            ApiKey::ListOffsets => self.handle_list_offsets(cx, body),
             ApiKey::Metadata => self.handle_metadata(cx, body, now),
             ApiKey::ApiVersions => self.handle_api_versions(cx, body),
             ApiKey::InitProducerId => self.handle_init_producer_id(cx, body, now),
@@ -116,11 +111,13 @@ impl Node {
             ApiKey::DescribeLogDirs => self.handle_describe_log_dirs(cx, body),
             ApiKey::DescribeCluster => self.handle_describe_cluster(cx, body),
             ApiKey::DescribeTopicPartitions => self.handle_describe_topic_partitions(cx, body),
-            ApiKey::Vote => self.handle_vote(cx, body, now),
-            ApiKey::BeginQuorumEpoch => self.handle_begin_quorum_epoch(cx, body, now),
-            ApiKey::EndQuorumEpoch => self.handle_end_quorum_epoch(cx, body, now),
-            ApiKey::FetchSnapshot => self.handle_fetch_snapshot(cx, body, now),
-            ApiKey::DescribeQuorum => self.handle_describe_quorum(cx, body, now),
+            ApiKey::Fetch
+            | ApiKey::Vote
+            | ApiKey::BeginQuorumEpoch
+            | ApiKey::EndQuorumEpoch
+            | ApiKey::FetchSnapshot
+            | ApiKey::UpdateRaftVoter
+            | ApiKey::DescribeQuorum => self.handle_quorum_request(cx, body, now),
             ApiKey::Envelope => self.handle_envelope(cx, body, now),
             _ => self.handle_controller_request(cx, body, now),
         }
@@ -165,7 +162,7 @@ impl Node {
             version: head.version,
             correlation_id: head.correlation_id,
         };
-        let context = Context { reply, listener: None, client_id: head.client_id, ..outer.clone() };
+        let context = Context { reply, listener: None, ..outer.clone() };
         self.dispatch(&context, inner, head.body_at, now)
     }
 }

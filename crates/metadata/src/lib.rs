@@ -4,6 +4,7 @@ pub mod config;
 pub mod controller;
 pub mod features;
 pub mod image;
+mod snapshot;
 
 pub use controller::{Bootstrap, Controller, ControllerResult, ControllerSettings};
 pub use features::MetadataVersion;

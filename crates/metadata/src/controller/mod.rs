@@ -262,7 +262,7 @@ impl Controller {
 }
 
 /// The version of each record that a level of metadata.version writes.
-fn record_version(record: &Record, level: MetadataVersion) -> i16 {
+pub(crate) fn record_version(record: &Record, level: MetadataVersion) -> i16 {
     match record {
         MetadataRecord::RegisterBroker(_) => level.register_broker_record(),
         MetadataRecord::Partition(_) | MetadataRecord::PartitionChange(_) => level.partition_record(),

@@ -1,0 +1,285 @@
+//! Produce: records go from the frame they came in straight to the log.
+
+use protocol::error::ErrorCode;
+use protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
+use protocol::messages::{ProduceRequest, ProduceResponse};
+use protocol::records::{Batch, Scratch, ValidationError, recompress, validate};
+use protocol::time::Now;
+use protocol::wire::{DecodeError, Uuid};
+use replication::{AppendRefused, PartitionKey};
+use storage::{AppendInfo, AppendOrigin};
+
+use super::INTERNAL_TOPICS;
+use crate::node::Node;
+use crate::reply::ReplyTo;
+use crate::request::Context;
+use crate::settings;
+
+/// From here on topics go by id (KIP-516).
+const TOPIC_IDS_FROM: i16 = 13;
+/// From here on an error names the new leader (KIP-951).
+const LEADER_HINTS_FROM: i16 = 10;
+
+/// One partition's records: where they are in the frame.
+struct Piece {
+    topic: usize,
+    partition: i32,
+    start: usize,
+    len: usize,
+}
+
+struct Target {
+    name: String,
+    id: Uuid,
+    /// Set if no partition of the topic can be written.
+    error: Option<ErrorCode>,
+}
+
+struct Refused {
+    code: ErrorCode,
+    error: Option<ValidationError>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Refused { code, error: None }
+    }
+}
+
+impl Node {
+    pub(crate) fn handle_produce(
+        &mut self,
+        cx: &Context,
+        frame: &mut [u8],
+        body_at: usize,
+        now: Now,
+    ) -> Result<(), DecodeError> {
+        let body = frame.get(body_at..).unwrap_or_default();
+        let request: ProduceRequest<'_> = cx.decode(body)?;
+        let (acks, timeout_ms) = (request.acks, request.timeout_ms);
+        let valid_acks = matches!(acks, -1..=1);
+        let (targets, pieces) = self.split(cx, &request, frame);
+        drop(request);
+        let mut response = ProduceResponse {
+            responses: targets
+                .iter()
+                .map(|t| TopicProduceResponse { name: t.name.clone().into(), topic_id: t.id, ..Default::default() })
+                .collect(),
+            ..Default::default()
+        };
+        let mut waiting = Vec::new();
+        let mut failed = None;
+        for piece in &pieces {
+            let Some(target) = targets.get(piece.topic) else { continue };
+            let key = (target.id, piece.partition);
+            let bytes = frame.get_mut(piece.start..piece.start + piece.len).unwrap_or_default();
+            let outcome = match target.error {
+                _ if !valid_acks => Err(ErrorCode::InvalidRequiredAcks.into()),
+                Some(code) => Err(code.into()),
+                None => self.append_produced(key, bytes, cx.reply.version, acks, now),
+            };
+            let Some(topic) = response.responses.get_mut(piece.topic) else { continue };
+            let part = match outcome {
+                Ok(info) => {
+                    if acks == -1 {
+                        waiting.push((key, (piece.topic, topic.partition_responses.len()), info.last_offset + 1));
+                    }
+                    let log_start = self.replicas.get(key).map_or(-1, |p| p.log().log_start_offset());
+                    PartitionProduceResponse {
+                        index: piece.partition,
+                        base_offset: info.first_offset,
+                        log_append_time_ms: info.log_append_time,
+                        log_start_offset: log_start,
+                        ..Default::default()
+                    }
+                }
+                Err(refused) => {
+                    failed.get_or_insert(refused.code);
+                    refused_part(piece.partition, refused)
+                }
+            };
+            topic.partition_responses.push(part);
+        }
+        self.finish_produce(cx, acks, response, waiting, failed, timeout_ms, now);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)] // One call; a struct would only name them twice.
+    fn finish_produce(
+        &mut self,
+        cx: &Context,
+        acks: i16,
+        response: ProduceResponse<'static>,
+        mut waiting: Vec<(PartitionKey, (usize, usize), i64)>,
+        failed: Option<ErrorCode>,
+        timeout_ms: i32,
+        now: Now,
+    ) {
+        if acks == 0 {
+            // There is no answer to say it in: a closed connection makes the producer look at its metadata.
+            if let Some(code) = failed {
+                return self.hang_up(cx.reply, format!("a produce request with acks=0 failed: {}", code.name()));
+            }
+            return self.respond_nothing(cx.reply);
+        }
+        // With one replica, or a duplicate, what is asked for is there already.
+        waiting.retain(|(key, _, end)| {
+            self.replicas.get(*key).is_none_or(|p| p.is_replicated(*end) != Some(ErrorCode::None))
+        });
+        if waiting.is_empty() {
+            return self.respond_produce(cx.reply, cx.listener, response);
+        }
+        for (key, ..) in &waiting {
+            self.replicas.touched.insert(*key);
+        }
+        let deadline_ms = now.mono_ms + i64::from(timeout_ms.max(0));
+        self.replicas.produces.add(cx.reply, cx.listener, response, &waiting, deadline_ms);
+    }
+
+    /// Where each partition's records are, and which topics they are for.
+    fn split(&self, cx: &Context, request: &ProduceRequest<'_>, frame: &[u8]) -> (Vec<Target>, Vec<Piece>) {
+        let by_id = cx.reply.version >= TOPIC_IDS_FROM;
+        let mut targets = Vec::with_capacity(request.topic_data.len());
+        let mut pieces = Vec::new();
+        for data in &request.topic_data {
+            let (name, id) = if by_id {
+                (self.image.topics.get(&data.topic_id).map(|t| t.name.clone()).unwrap_or_default(), Some(data.topic_id))
+            } else {
+                (data.name.clone().into_owned(), self.image.topic_ids.get(data.name.as_ref()).copied())
+            };
+            let error = match id {
+                None => Some(ErrorCode::UnknownTopicOrPartition),
+                Some(_) if by_id && name.is_empty() => Some(ErrorCode::UnknownTopicId),
+                Some(_) if INTERNAL_TOPICS.contains(&name.as_str()) => Some(ErrorCode::InvalidTopicException),
+                Some(_) => None,
+            };
+            for part in &data.partition_data {
+                let bytes = part.records.as_ref().map_or(&[][..], |r| r.bytes());
+                let (start, len) = place_in(frame, bytes);
+                pieces.push(Piece { topic: targets.len(), partition: part.index, start, len });
+            }
+            targets.push(Target { name, id: id.unwrap_or(Uuid::ZERO), error });
+        }
+        (targets, pieces)
+    }
+
+    fn append_produced(
+        &mut self,
+        key: PartitionKey,
+        bytes: &mut [u8],
+        version: i16,
+        acks: i16,
+        now: Now,
+    ) -> Result<AppendInfo, Refused> {
+        let missing = self.missing(key, version >= TOPIC_IDS_FROM);
+        let Some(replica) = self.replicas.all.get_mut(&key) else { return Err(missing.into()) };
+        if !replica.partition.is_leader() {
+            return Err(ErrorCode::NotLeaderOrFollower.into());
+        }
+        let rules = settings::produce_rules(&replica.topic_config, version, now);
+        let mut scratch = Scratch::default();
+        let validated =
+            validate(bytes, &rules, &mut scratch).map_err(|error| Refused { code: error.code, error: Some(error) })?;
+        if validated.header.is_transactional() {
+            // No transaction coordinator exists here that could have begun one.
+            return Err(ErrorCode::InvalidTxnState.into());
+        }
+        let appended = match validated.recompress {
+            None => replica.partition.append_as_leader(bytes, AppendOrigin::Client, acks == -1, now),
+            Some(codec) => {
+                let batch = Batch::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
+                let mut other = recompress(&batch, codec, &mut scratch).map_err(|_| ErrorCode::CorruptMessage)?;
+                replica.partition.append_as_leader(&mut other, AppendOrigin::Client, acks == -1, now)
+            }
+        };
+        match appended {
+            Ok(info) => {
+                self.replicas.touched.insert(key);
+                Ok(info)
+            }
+            Err(AppendRefused::Code(code)) => Err(code.into()),
+            Err(AppendRefused::Storage(error)) => {
+                self.fail(format!("log.dirs: {error}"));
+                Err(ErrorCode::KafkaStorageError.into())
+            }
+        }
+    }
+
+    /// Sends an answer, with the new leaders' addresses where the producer asked the wrong broker.
+    pub(crate) fn respond_produce(
+        &mut self,
+        reply: ReplyTo,
+        listener: Option<usize>,
+        mut response: ProduceResponse<'static>,
+    ) {
+        if reply.version >= LEADER_HINTS_FROM {
+            let mut endpoints: Vec<NodeEndpoint<'static>> = Vec::new();
+            for topic in &mut response.responses {
+                let id = self.image.topic_ids.get(topic.name.as_ref()).copied().unwrap_or(topic.topic_id);
+                for part in &mut topic.partition_responses {
+                    if part.error_code != ErrorCode::NotLeaderOrFollower as i16 {
+                        continue;
+                    }
+                    let Some(hint) = self.leader_hint((id, part.index), listener) else { continue };
+                    part.current_leader =
+                        LeaderIdAndEpoch { leader_id: hint.leader, leader_epoch: hint.epoch, ..Default::default() };
+                    if endpoints.iter().all(|e| e.node_id != hint.leader) {
+                        endpoints.push(NodeEndpoint {
+                            node_id: hint.leader,
+                            host: hint.host.into(),
+                            port: hint.port,
+                            rack: hint.rack.map(Into::into),
+                            ..Default::default()
+                        });
+                    }
+                }
+            }
+            response.node_endpoints = endpoints;
+        }
+        let by_id = reply.version >= TOPIC_IDS_FROM;
+        for topic in &mut response.responses {
+            if by_id {
+                topic.name = "".into();
+            } else {
+                topic.topic_id = Uuid::ZERO;
+            }
+        }
+        self.respond(reply, &response);
+    }
+}
+
+/// Offset and length of `part` within `whole`, of which it is a slice; nothing else if it is not.
+fn place_in(whole: &[u8], part: &[u8]) -> (usize, usize) {
+    let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+    if !part.is_empty() && start.checked_add(part.len()).is_some_and(|end| end <= whole.len()) {
+        (start, part.len())
+    } else {
+        (0, 0)
+    }
+}
+
+fn refused_part(index: i32, refused: Refused) -> PartitionProduceResponse<'static> {
+    let mut part = PartitionProduceResponse {
+        index,
+        error_code: refused.code.into(),
+        base_offset: -1,
+        log_append_time_ms: -1,
+        log_start_offset: -1,
+        ..Default::default()
+    };
+    if let Some(error) = refused.error {
+        part.error_message = error.message.map(Into::into);
+        part.record_errors = error
+            .faults
+            .into_iter()
+            .map(|fault| BatchIndexAndErrorMessage {
+                batch_index: fault.index,
+                batch_index_error_message: Some(fault.message.into()),
+                ..Default::default()
+            })
+            .collect();
+    }
+    part
+}

@@ -1,0 +1,345 @@
+//! What a change of the image means for this broker, in one fixed order: deletions, then partitions, then
+//! configurations, then brokers (`BrokerMetadataPublisher`).
+
+use std::collections::BTreeSet;
+
+use metadata::{ConfigResource, MetadataDelta, image};
+use protocol::api::ApiKey;
+use protocol::messages::{AssignReplicasToDirsRequest, assign_replicas_to_dirs_request as assign};
+use protocol::time::Now;
+use protocol::wire::Uuid;
+use replication::{Fetcher, Partition, PartitionKey, PartitionState, Settings};
+use storage::{DirKind, Log, OpenOptions, StorageError};
+
+use crate::control::ControlOp;
+use crate::lifecycle;
+use crate::node::Node;
+use crate::replicas::{Replica, Unclaimed};
+use crate::settings;
+use crate::start::evidence_of;
+
+impl Node {
+    /// Recovers every log under `log.dirs`; the image will say whose they are.
+    pub(crate) fn load_logs(&mut self, now: Now) -> Result<(), StorageError> {
+        let log_config = settings::log_config(&settings::topic_config(&self.image, &self.config, ""), &self.config);
+        for (index, dir) in self.log_dirs.iter().enumerate() {
+            let failed = |error| StorageError { path: dir.path.clone(), error };
+            let recovery_points = dir.recovery_points().map_err(failed)?;
+            let log_starts = dir.log_starts().map_err(failed)?;
+            let high_watermarks = dir.high_watermarks().map_err(failed)?;
+            for (name, (topic, partition, kind)) in dir.partitions().map_err(failed)? {
+                let path = dir.path.join(&name);
+                match kind {
+                    DirKind::Deleted => {
+                        self.replicas.doomed.push((now.mono_ms, path));
+                        continue;
+                    }
+                    DirKind::Replica if topic != "__cluster_metadata" => {}
+                    _ => continue,
+                }
+                let id = (topic, partition);
+                let options = OpenOptions {
+                    topic_id: None,
+                    evidence: evidence_of(dir),
+                    recovery_point: recovery_points.get(&id).copied().unwrap_or(0),
+                    log_start_offset: log_starts.get(&id).copied().unwrap_or(0),
+                    now,
+                };
+                let log = Log::open(self.disk.clone(), &path, log_config.clone(), &options)?;
+                let high_watermark = high_watermarks.get(&id).copied().unwrap_or(0);
+                self.replicas.unclaimed.insert(id, Unclaimed { log, dir: index, high_watermark });
+            }
+        }
+        let bytes: u64 = self.replicas.unclaimed.values().map(|u| u.log.size_bytes()).sum();
+        tracing::info!(logs = self.replicas.unclaimed.len(), bytes, "logs are loaded");
+        Ok(())
+    }
+
+    /// The image has new records.
+    pub(crate) fn on_image_changed(&mut self, now: Now) {
+        if self.has_failed {
+            return;
+        }
+        if !self.replay.in_transaction() {
+            self.publish(now);
+        }
+        self.check_controller_registration(now);
+        self.release_committed();
+        self.maybe_snapshot(now);
+    }
+
+    /// Nothing is published before our own registration is in the image: what came before it speaks of an earlier
+    /// life, and acting on it could make this broker lead an epoch that has long ended.
+    fn publish(&mut self, now: Now) {
+        let Some(lifecycle) = &mut self.lifecycle else {
+            self.delta = MetadataDelta::default();
+            return;
+        };
+        if lifecycle.state == lifecycle::State::Registering || self.replay.next <= lifecycle.broker_epoch {
+            return;
+        }
+        lifecycle.on_replayed();
+        let mut delta = std::mem::take(&mut self.delta);
+        if !self.replicas.is_published {
+            delta.everything = true;
+        } else if delta.is_empty() {
+            return;
+        }
+        if let Err(error) = self.apply_delta(&delta, now) {
+            return self.fail(format!("log.dirs: {error}"));
+        }
+        if !self.replicas.is_published {
+            self.replicas.is_published = true;
+            self.set_strays_aside();
+        }
+        tracing::trace!(offset = self.replay.next - 1, "published");
+    }
+
+    fn apply_delta(&mut self, delta: &MetadataDelta, now: Now) -> Result<(), StorageError> {
+        for (id, topic) in &delta.topics_deleted {
+            for partition in topic.partitions.keys() {
+                self.remove_replica((*id, *partition), now)?;
+            }
+        }
+        if delta.everything {
+            let gone: Vec<PartitionKey> =
+                self.replicas.all.keys().copied().filter(|key| self.image.partition(key.0, key.1).is_none()).collect();
+            for key in gone {
+                self.remove_replica(key, now)?;
+            }
+        }
+        let mut unassigned = Vec::new();
+        for key in self.changed_partitions(delta) {
+            let Some(topic) = self.image.topics.get(&key.0) else { continue };
+            let Some(state) = topic.partitions.get(&key.1) else { continue };
+            let (name, state) = (topic.name.clone(), state.clone());
+            if state.replicas.contains(&self.config.node_id) {
+                self.apply_partition(key, &name, &state, &mut unassigned, now)?;
+            } else {
+                self.remove_replica(key, now)?;
+            }
+        }
+        self.apply_configs(delta);
+        self.apply_brokers(delta);
+        self.assign_directories(unassigned, now);
+        Ok(())
+    }
+
+    fn changed_partitions(&self, delta: &MetadataDelta) -> Vec<PartitionKey> {
+        if !delta.everything {
+            return delta.partitions.iter().copied().collect();
+        }
+        let of_topic = |(id, topic): (&Uuid, &image::Topic)| {
+            let id = *id;
+            topic.partitions.keys().map(move |p| (id, *p)).collect::<Vec<_>>()
+        };
+        self.image.topics.iter().flat_map(of_topic).collect()
+    }
+
+    fn apply_partition(
+        &mut self,
+        key: PartitionKey,
+        topic: &str,
+        state: &image::Partition,
+        unassigned: &mut Vec<(PartitionKey, Uuid)>,
+        now: Now,
+    ) -> Result<(), StorageError> {
+        if !self.replicas.all.contains_key(&key) {
+            self.open_replica(key, topic, state, now)?;
+        }
+        let local = self.config.node_id;
+        let replica = self.replicas.all.get_mut(&key).expect("opened above");
+        let dir_id = self.log_dirs.get(replica.dir).map_or(Uuid::ZERO, |d| d.id);
+        if state.directory_of(local) != Some(dir_id) && self.image.metadata_version().has_directories() {
+            unassigned.push((key, dir_id));
+        }
+        let committed = PartitionState {
+            replicas: state.replicas.clone(),
+            isr: state.isr.clone(),
+            leader: state.has_leader().then_some(state.leader),
+            leader_epoch: state.leader_epoch,
+            partition_epoch: state.partition_epoch,
+        };
+        let before = replica.partition.followed();
+        let changed = replica.partition.apply(committed, now)?;
+        let followed = replica.partition.followed();
+        if changed && followed.is_some() {
+            replica.partition.truncate_without_epochs(now)?;
+        }
+        self.replicas.touched.insert(key);
+        if changed || before != followed {
+            if let Some(fetcher) = before.and_then(|leader| self.replicas.fetchers.get_mut(&leader)) {
+                fetcher.remove(key);
+            }
+            if let Some(leader) = followed {
+                self.replicas.fetchers.entry(leader).or_insert_with(|| Fetcher::new(local)).add(key);
+            }
+        }
+        self.replicas.isr_candidates.insert(key);
+        Ok(())
+    }
+
+    fn open_replica(
+        &mut self,
+        key: PartitionKey,
+        topic: &str,
+        state: &image::Partition,
+        now: Now,
+    ) -> Result<(), StorageError> {
+        let topic_config = settings::topic_config(&self.image, &self.config, topic);
+        let log_config = settings::log_config(&topic_config, &self.config);
+        let name = (topic.to_owned(), key.1);
+        // A log of another topic that had the same name is set aside, never taken over.
+        let claimed = match self.replicas.unclaimed.remove(&name) {
+            Some(found) if found.log.topic_id().is_none_or(|id| id == key.0) => Some(found),
+            Some(other) => {
+                self.retire_log(other.log, "stray")?;
+                None
+            }
+            None => None,
+        };
+        let (log, dir, high_watermark) = match claimed {
+            Some(found) => {
+                let mut log = found.log;
+                log.update_config(log_config);
+                (log, found.dir, found.high_watermark)
+            }
+            None => {
+                let dir = self.choose_dir(state);
+                let path = self.log_dirs[dir].path.join(storage::partition_dir(topic, key.1));
+                (Log::create(self.disk.clone(), &path, Some(key.0), log_config, now)?, dir, 0)
+            }
+        };
+        let settings = self.partition_settings(&topic_config);
+        let partition = Partition::new(key, topic.to_owned(), self.config.node_id, log, high_watermark, settings);
+        self.replicas.all.insert(key, Replica::new(partition, dir, topic_config));
+        Ok(())
+    }
+
+    /// The directory that the controller assigned, or else the one with the fewest replicas.
+    fn choose_dir(&self, state: &image::Partition) -> usize {
+        let assigned = state.directory_of(self.config.node_id);
+        let known = assigned.and_then(|id| self.log_dirs.iter().position(|d| d.id == id));
+        let usable = |index: &usize| {
+            self.config.log_dirs.contains(&self.log_dirs[*index].path)
+        };
+        let count = |index: &usize| self.replicas.all.values().filter(|r| r.dir == *index).count();
+        known.or_else(|| (0..self.log_dirs.len()).filter(usable).min_by_key(count)).unwrap_or(0)
+    }
+
+    fn partition_settings(&self, topic: &metadata::config::TopicConfig) -> Settings {
+        Settings {
+            min_insync_replicas: topic.min_insync_replicas,
+            lag_time_max_ms: self.config.replica_lag_time_max_ms,
+            mutations: self.mutations.replication,
+        }
+    }
+
+    fn remove_replica(&mut self, key: PartitionKey, now: Now) -> Result<(), StorageError> {
+        let Some(replica) = self.replicas.all.remove(&key) else { return Ok(()) };
+        for fetcher in self.replicas.fetchers.values_mut() {
+            fetcher.remove(key);
+        }
+        self.replicas.touched.insert(key);
+        let delay_ms = replica.topic_config.file_delete_delay_ms;
+        tracing::info!(topic = %replica.partition.topic, partition = key.1, "replica is removed");
+        let path = self.retire_log(replica.partition.into_log(), "delete")?;
+        self.replicas.doomed.push((now.mono_ms + delay_ms, path));
+        Ok(())
+    }
+
+    fn retire_log(&mut self, log: Log, suffix: &str) -> Result<std::path::PathBuf, StorageError> {
+        let id = Node::random_uuid(&mut self.rng);
+        log.retire(suffix, id)
+    }
+
+    /// Logs that the caught-up image does not know. Kept on disk, out of the way, as Kafka does: the operator may know
+    /// better than the metadata.
+    fn set_strays_aside(&mut self) {
+        for ((topic, partition), unclaimed) in std::mem::take(&mut self.replicas.unclaimed) {
+            tracing::warn!(topic, partition, "this log is not in the metadata; it is renamed to -stray and kept");
+            if let Err(error) = self.retire_log(unclaimed.log, "stray") {
+                tracing::error!(topic, partition, %error, "a stray log cannot be renamed");
+            }
+        }
+    }
+
+    fn apply_configs(&mut self, delta: &MetadataDelta) {
+        let all = delta.everything || delta.configs.contains(&ConfigResource::all_brokers());
+        let named: BTreeSet<&str> = delta
+            .configs
+            .iter()
+            .filter(|resource| resource.kind == ConfigResource::TOPIC)
+            .map(|resource| resource.name.as_str())
+            .collect();
+        if !all && named.is_empty() {
+            return;
+        }
+        let keys: Vec<PartitionKey> = self
+            .replicas
+            .all
+            .iter()
+            .filter(|(_, r)| all || named.contains(r.partition.topic.as_str()))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in keys {
+            let Some(topic) = self.replicas.get(key).map(|p| p.topic.clone()) else { continue };
+            let config = settings::topic_config(&self.image, &self.config, &topic);
+            let log_config = settings::log_config(&config, &self.config);
+            let partition_settings = self.partition_settings(&config);
+            let Some(replica) = self.replicas.all.get_mut(&key) else { continue };
+            replica.partition.set_settings(partition_settings);
+            replica.partition.log_mut().update_config(log_config);
+            replica.topic_config = config;
+        }
+    }
+
+    /// A broker came, went or moved: its partitions' leaders may change their ISR, and fetchers find it again.
+    fn apply_brokers(&mut self, delta: &MetadataDelta) {
+        if delta.brokers.is_empty() && !delta.everything {
+            return;
+        }
+        for id in &delta.brokers {
+            if let Some(fetcher) = self.replicas.fetchers.get_mut(id) {
+                fetcher.hurry();
+            }
+        }
+        let leaders = self.replicas.all.iter().filter(|(_, r)| r.partition.is_leader());
+        let keys: Vec<PartitionKey> = leaders
+            .filter(|(_, r)| delta.brokers.iter().any(|id| r.partition.is_replica(*id)))
+            .map(|(key, _)| *key)
+            .collect();
+        self.replicas.isr_candidates.extend(keys);
+    }
+
+    /// KIP-858: with several directories the controller does not know which one was chosen.
+    fn assign_directories(&mut self, unassigned: Vec<(PartitionKey, Uuid)>, now: Now) {
+        if unassigned.is_empty() {
+            return;
+        }
+        let mut directories: Vec<assign::DirectoryData> = Vec::new();
+        for (key, dir) in unassigned {
+            let index = directories.iter().position(|d| d.id == dir).unwrap_or_else(|| {
+                directories.push(assign::DirectoryData { id: dir, ..Default::default() });
+                directories.len() - 1
+            });
+            let partition = assign::PartitionData { partition_index: key.1, ..Default::default() };
+            let topics = &mut directories[index].topics;
+            match topics.iter_mut().find(|t| t.topic_id == key.0) {
+                Some(topic) => topic.partitions.push(partition),
+                None => topics.push(assign::TopicData {
+                    topic_id: key.0,
+                    partitions: vec![partition],
+                    ..Default::default()
+                }),
+            }
+        }
+        let request = AssignReplicasToDirsRequest {
+            broker_id: self.config.node_id,
+            broker_epoch: self.broker_epoch(),
+            directories,
+            ..Default::default()
+        };
+        self.ask_controller(ControlOp::AssignDirectories, ApiKey::AssignReplicasToDirs, request, now);
+    }
+}

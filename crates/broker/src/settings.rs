@@ -1,0 +1,64 @@
+//! Configuration as the layers below want it: a log's settings, a partition's rules, a producer's limits.
+
+use metadata::config::{CompressionType, NodeConfig, TimestampType, TopicConfig};
+use metadata::{ConfigResource, MetadataImage};
+use protocol::records::{Compression, Rules};
+use protocol::time::Now;
+use storage::LogConfig;
+
+/// The settings of a topic in force now.
+pub(crate) fn topic_config(image: &MetadataImage, node: &NodeConfig, topic: &str) -> TopicConfig {
+    TopicConfig::effective(image.topic_configs(topic), image.configs.get(&ConfigResource::all_brokers()), node)
+}
+
+pub(crate) fn log_config(topic: &TopicConfig, node: &NodeConfig) -> LogConfig {
+    LogConfig {
+        segment_bytes: topic.segment_bytes.max(1) as u64,
+        segment_ms: topic.segment_ms,
+        segment_jitter_ms: topic.segment_jitter_ms,
+        index_bytes: topic.segment_index_bytes.max(0) as u64,
+        index_interval_bytes: topic.index_interval_bytes.max(0) as u32,
+        retention_ms: topic.retention_ms,
+        retention_bytes: topic.retention_bytes,
+        delete: topic.cleanup_policy.delete,
+        compact: topic.cleanup_policy.compact,
+        file_delete_delay_ms: topic.file_delete_delay_ms,
+        timestamp_type: match topic.message_timestamp_type {
+            TimestampType::CreateTime => storage::TimestampType::CreateTime,
+            TimestampType::LogAppendTime => storage::TimestampType::LogAppendTime,
+        },
+        producer_expiration_ms: node.producer_id_expiration_ms,
+        reserve: topic.preallocate,
+    }
+}
+
+/// Kafka's settings for `__cluster_metadata`: nothing is deleted by the log itself, snapshots decide.
+pub(crate) fn metadata_log_config(node: &NodeConfig) -> LogConfig {
+    LogConfig {
+        segment_bytes: i64::from(node.metadata_log_segment_bytes).max(1) as u64,
+        segment_ms: node.metadata_log_segment_ms,
+        retention_ms: -1,
+        delete: false,
+        ..LogConfig::default()
+    }
+}
+
+pub(crate) fn produce_rules(topic: &TopicConfig, version: i16, now: Now) -> Rules {
+    Rules {
+        produce_version: version,
+        message_bytes_max: topic.max_message_bytes.max(0) as usize,
+        compacted: topic.cleanup_policy.compact,
+        create_time: topic.message_timestamp_type == TimestampType::CreateTime,
+        timestamp_before_max_ms: topic.message_timestamp_before_max_ms,
+        timestamp_after_max_ms: topic.message_timestamp_after_max_ms,
+        now_ms: now.wall_ms,
+        compression: match topic.compression_type {
+            CompressionType::Producer => None,
+            CompressionType::Uncompressed => Some(Compression::None),
+            CompressionType::Gzip { .. } => Some(Compression::Gzip),
+            CompressionType::Snappy => Some(Compression::Snappy),
+            CompressionType::Lz4 { .. } => Some(Compression::Lz4),
+            CompressionType::Zstd { .. } => Some(Compression::Zstd),
+        },
+    }
+}

@@ -1,0 +1,389 @@
+//! Whole clusters of nodes in one process, over a network without delay: the paths that every client takes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use broker::{ConnId, Effect, Frame, FlushId, LinkId, Node};
+use metadata::config::NodeConfig;
+use protocol::api::ApiKey;
+use protocol::codec::{Message, Request};
+use protocol::error::ErrorCode;
+use protocol::header::{decode_response, encode_request};
+use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use protocol::messages::*;
+use protocol::records::{BatchBuilder, BatchSpec, Batches, Scratch};
+use protocol::time::Now;
+use protocol::wire::{Records, Uuid};
+use storage::mem::MemDisk;
+use storage::{DiskRef, MetaProperties};
+
+const CLUSTER: &str = "wR7lI2ZkRAChZZZZZZZZZQ";
+
+struct Member {
+    node: Option<Node>,
+    disk: DiskRef,
+    config: Arc<NodeConfig>,
+}
+
+struct Cluster {
+    members: BTreeMap<i32, Member>,
+    now: Now,
+    /// Both ends of a connection between nodes: (dialling node, link) and (listening node, conn).
+    wires: Vec<((i32, LinkId), (i32, ConnId))>,
+    conn_next: u64,
+    queue: VecDeque<Event>,
+    answers: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
+    clients: BTreeMap<i32, ConnId>,
+}
+
+enum Event {
+    Up(i32, LinkId),
+    Down(i32, LinkId, bool),
+    Request(i32, ConnId, Vec<u8>),
+    Answer(i32, LinkId, Vec<u8>),
+    Flushed(i32, FlushId),
+}
+
+fn properties(id: i32, size: i32) -> String {
+    let voters: Vec<String> = (1..=size).map(|n| format!("{n}@host{n}:9093")).collect();
+    format!(
+        "process.roles=broker,controller\nnode.id={id}\nlisteners=PLAINTEXT://host{id}:9092,CONTROLLER://host{id}:9093\n\
+         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs=/data\nmin.insync.replicas=1\n",
+        voters.join(",")
+    )
+}
+
+impl Cluster {
+    fn new(size: i32) -> Self {
+        let now = Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 };
+        let mut cluster = Cluster {
+            members: BTreeMap::new(),
+            now,
+            wires: Vec::new(),
+            conn_next: 1,
+            queue: VecDeque::new(),
+            answers: BTreeMap::new(),
+            clients: BTreeMap::new(),
+        };
+        for id in 1..=size {
+            let disk: DiskRef = Arc::new(MemDisk::default());
+            disk.create_dir_all(Path::new("/data")).expect("a memory disk takes directories");
+            let mut bytes = [id as u8; 16];
+            bytes[0] = 1;
+            let meta = MetaProperties {
+                version: 1,
+                cluster_id: Some(CLUSTER.to_owned()),
+                node_id: Some(id),
+                directory_id: Some(Uuid::from_random(bytes)),
+            };
+            meta.write(&*disk, Path::new("/data")).expect("a memory disk takes files");
+            let (config, _) = NodeConfig::from_text(&properties(id, size), "test.properties", &[]).expect("valid configuration");
+            cluster.members.insert(id, Member { node: None, disk, config: Arc::new(config) });
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    fn start(&mut self, id: i32) {
+        let member = self.members.get_mut(&id).expect("a member");
+        let seed = id as u64 + self.now.mono_ms as u64;
+        let node = Node::start(member.config.clone(), member.disk.clone(), seed, self.now).expect("the node starts");
+        member.node = Some(node);
+    }
+
+    /// As SIGKILL: connections break, the page cache stays.
+    fn kill(&mut self, id: i32) {
+        self.members.get_mut(&id).expect("a member").node = None;
+        for ((dialler, link), (listener, conn)) in std::mem::take(&mut self.wires) {
+            if dialler == id {
+                let now = self.now;
+                if let Some(node) = self.node(listener) {
+                    node.closed(conn, now);
+                }
+            } else if listener == id {
+                self.queue.push_back(Event::Down(dialler, link, false));
+            } else {
+                self.wires.push(((dialler, link), (listener, conn)));
+            }
+        }
+        self.clients.remove(&id);
+    }
+
+    fn node(&mut self, id: i32) -> Option<&mut Node> {
+        self.members.get_mut(&id)?.node.as_mut()
+    }
+
+    fn ids(&self) -> Vec<i32> {
+        self.members.iter().filter(|(_, m)| m.node.is_some()).map(|(id, _)| *id).collect()
+    }
+
+    fn run(&mut self, ms: i64) {
+        let end = self.now.mono_ms + ms;
+        loop {
+            self.settle();
+            let next = self.ids().iter().map(|id| self.members[id].node.as_ref().unwrap().next_deadline()).min();
+            let next = next.unwrap_or(i64::MAX).max(self.now.mono_ms + 1).min(end);
+            if self.now.mono_ms >= end {
+                return;
+            }
+            self.now.wall_ms += next - self.now.mono_ms;
+            self.now.mono_ms = next;
+        }
+    }
+
+    fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "the nodes never come to rest");
+            let now = self.now;
+            let mut busy = false;
+            while let Some(event) = self.queue.pop_front() {
+                busy = true;
+                self.deliver(event);
+            }
+            for id in self.ids() {
+                let node = self.node(id).expect("listed");
+                node.turn(now);
+                let effects = node.take_effects();
+                busy |= !effects.is_empty();
+                for effect in effects {
+                    self.carry_out(id, effect);
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn deliver(&mut self, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Up(id, link) => self.node(id).map(|n| n.link_up(link, now)),
+            Event::Down(id, link, refused) => self.node(id).map(|n| n.link_down(link, refused, now)),
+            Event::Request(id, conn, mut frame) => self.node(id).map(|n| n.frame(conn, &mut frame, now)),
+            Event::Answer(id, link, mut frame) => self.node(id).map(|n| n.link_frame(link, &mut frame, now)),
+            Event::Flushed(id, flush) => self.node(id).map(|n| n.flushed(flush, Ok(()), now)),
+        };
+    }
+
+    fn carry_out(&mut self, id: i32, effect: Effect) {
+        match effect {
+            Effect::Respond { conn, frame } => {
+                let bytes = assemble(frame);
+                match self.wires.iter().find(|(_, to)| *to == (id, conn)) {
+                    Some(((dialler, link), _)) => self.queue.push_back(Event::Answer(*dialler, *link, bytes)),
+                    None => self.answers.entry(conn).or_default().push_back(bytes),
+                }
+            }
+            Effect::Close { conn, reason } => {
+                if let Some(at) = self.wires.iter().position(|(_, to)| *to == (id, conn)) {
+                    let ((dialler, link), _) = self.wires.remove(at);
+                    self.queue.push_back(Event::Down(dialler, link, false));
+                } else {
+                    panic!("a client's connection was closed: {reason}");
+                }
+            }
+            Effect::Connect { link, host, port } => {
+                let target: i32 = host.trim_start_matches("host").parse().expect("a host of this cluster");
+                let conn = ConnId(self.conn_next);
+                self.conn_next += 1;
+                let listener = usize::from(port == 9093);
+                match self.node(target) {
+                    Some(node) => {
+                        node.accepted(conn, listener, IpAddr::from([127, 0, 0, 1]));
+                        self.wires.push(((id, link), (target, conn)));
+                        self.queue.push_back(Event::Up(id, link));
+                    }
+                    None => self.queue.push_back(Event::Down(id, link, true)),
+                }
+            }
+            Effect::Send { link, frame } => {
+                if let Some((_, (target, conn))) = self.wires.iter().find(|(from, _)| *from == (id, link)) {
+                    self.queue.push_back(Event::Request(*target, *conn, assemble(frame)));
+                }
+            }
+            Effect::Disconnect { link } => {
+                if let Some(at) = self.wires.iter().position(|(from, _)| *from == (id, link)) {
+                    let (_, (target, conn)) = self.wires.remove(at);
+                    let now = self.now;
+                    if let Some(node) = self.node(target) {
+                        node.closed(conn, now);
+                    }
+                }
+            }
+            Effect::Flush { id: flush, work } => {
+                work.run().expect("a memory disk flushes");
+                self.queue.push_back(Event::Flushed(id, flush));
+            }
+            Effect::Stopped => self.members.get_mut(&id).expect("a member").node = None,
+            Effect::Fatal { message } => panic!("node {id}: {message}"),
+        }
+    }
+
+    fn send<M: Message>(&mut self, id: i32, key: ApiKey, version: i16, message: &M) -> ConnId {
+        let conn = match self.clients.get(&id) {
+            Some(conn) => *conn,
+            None => {
+                let conn = ConnId(self.conn_next);
+                self.conn_next += 1;
+                self.node(id).expect("alive").accepted(conn, 0, IpAddr::from([127, 0, 0, 1]));
+                self.clients.insert(id, conn);
+                conn
+            }
+        };
+        let frame = encode_request(key, version, 7, Some("test"), message).expect("encodes");
+        self.queue.push_back(Event::Request(id, conn, frame[4..].to_vec()));
+        conn
+    }
+
+    /// Sends a request and runs until its answer is there.
+    fn ask<R: Request>(&mut self, id: i32, key: ApiKey, version: i16, message: &R) -> Vec<u8> {
+        let conn = self.send(id, key, version, message);
+        for _ in 0..400 {
+            if let Some(answer) = self.answers.get_mut(&conn).and_then(VecDeque::pop_front) {
+                return answer[4..].to_vec();
+            }
+            self.run(25);
+        }
+        panic!("no answer to {} of node {id}", key.name());
+    }
+
+    fn create_topic(&mut self, id: i32, name: &str, partitions: i32, factor: i16) -> Uuid {
+        let topic = CreatableTopic {
+            name: name.to_owned().into(),
+            num_partitions: partitions,
+            replication_factor: factor,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
+        let bytes = self.ask(id, ApiKey::CreateTopics, 7, &request);
+        let (_, response) = decode_response::<CreateTopicsRequest<'_>>(&bytes, 7).expect("decodes");
+        assert_eq!(response.topics[0].error_code, 0, "{:?}", response.topics[0]);
+        response.topics[0].topic_id
+    }
+
+    fn produce(&mut self, id: i32, topic: Uuid, value: &str) -> (ErrorCode, i64) {
+        let mut builder = BatchBuilder::new(BatchSpec::default());
+        builder.append(self.now.wall_ms, None, Some(value.as_bytes()), &[]);
+        let records = Some(Records::Inline(builder.build().into()));
+        let data = PartitionProduceData { index: 0, records, ..Default::default() };
+        let topic = TopicProduceData { topic_id: topic, partition_data: vec![data], ..Default::default() };
+        let request = ProduceRequest { acks: -1, timeout_ms: 5_000, topic_data: vec![topic], ..Default::default() };
+        let bytes = self.ask(id, ApiKey::Produce, 13, &request);
+        let (_, response) = decode_response::<ProduceRequest<'_>>(&bytes, 13).expect("decodes");
+        let part = &response.responses[0].partition_responses[0];
+        (ErrorCode::from_i16(part.error_code), part.base_offset)
+    }
+
+    fn fetch(&mut self, id: i32, topic: Uuid, offset: i64) -> (ErrorCode, Vec<String>) {
+        let partition =
+            FetchPartition { fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
+        let topic = FetchTopic { topic_id: topic, partitions: vec![partition], ..Default::default() };
+        let request = FetchRequest {
+            max_wait_ms: 100,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+            session_epoch: -1,
+            topics: vec![topic],
+            ..Default::default()
+        };
+        let bytes = self.ask(id, ApiKey::Fetch, 17, &request);
+        let (_, response) = decode_response::<FetchRequest<'_>>(&bytes, 17).expect("decodes");
+        let part = &response.responses[0].partitions[0];
+        let mut values = Vec::new();
+        let mut scratch = Scratch::default();
+        for batch in Batches::new(part.records.as_ref().map_or(&[][..], |r| r.bytes())) {
+            for record in batch.expect("a batch").records(&mut scratch).expect("records") {
+                values.push(String::from_utf8_lossy(record.expect("a record").value.unwrap_or_default()).into_owned());
+            }
+        }
+        (ErrorCode::from_i16(part.error_code), values)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.members.values().filter_map(|m| m.node.as_ref()).all(|n| n.status().is_ready())
+    }
+
+    fn run_until_ready(&mut self) {
+        for _ in 0..400 {
+            if self.is_ready() {
+                return;
+            }
+            self.run(25);
+        }
+        let all: Vec<_> = self.members.values().filter_map(|m| m.node.as_ref()).map(|n| n.status()).collect();
+        panic!("not ready: {all:#?}");
+    }
+
+    fn leader(&self, topic: Uuid) -> i32 {
+        let node = self.members.values().find_map(|m| m.node.as_ref()).expect("someone lives");
+        node.image().partition(topic, 0).expect("the partition is there").leader
+    }
+}
+
+/// Puts the file regions where they belong.
+fn assemble(frame: Frame) -> Vec<u8> {
+    let mut out = Vec::with_capacity(frame.bytes.len());
+    let mut at = 0;
+    for (splice, region) in frame.splices.iter().zip(&frame.regions) {
+        out.extend_from_slice(&frame.bytes[at..splice.at]);
+        at = splice.at;
+        let mut bytes = vec![0; region.len as usize];
+        region.file.read_at(&mut bytes, region.at).expect("a region can be read");
+        out.extend_from_slice(&bytes);
+    }
+    out.extend_from_slice(&frame.bytes[at..]);
+    out
+}
+
+#[test]
+fn one_node_serves() {
+    let mut cluster = Cluster::new(1);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(1, "t", 1, 1);
+    assert_eq!(cluster.produce(1, topic, "a"), (ErrorCode::None, 0));
+    assert_eq!(cluster.produce(1, topic, "b"), (ErrorCode::None, 1));
+    assert_eq!(cluster.fetch(1, topic, 0), (ErrorCode::None, vec!["a".to_owned(), "b".to_owned()]));
+    cluster.kill(1);
+    cluster.start(1);
+    cluster.run_until_ready();
+    assert_eq!(cluster.fetch(1, topic, 1), (ErrorCode::None, vec!["b".to_owned()]));
+}
+
+#[test]
+fn a_killed_leader_costs_nothing_that_was_acknowledged() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(2, "t", 1, 3);
+    cluster.run(100);
+    let leader = cluster.leader(topic);
+    assert_eq!(cluster.produce(leader, topic, "a"), (ErrorCode::None, 0));
+    cluster.kill(leader);
+    let before = cluster.now.mono_ms;
+    let mut new = leader;
+    for _ in 0..500 {
+        cluster.run(10);
+        new = cluster.leader(topic);
+        if new != leader && new >= 0 {
+            break;
+        }
+    }
+    assert_ne!(new, leader);
+    assert!(cluster.now.mono_ms - before < 1_000, "fail-over took {} ms", cluster.now.mono_ms - before);
+    assert_eq!(cluster.produce(new, topic, "b"), (ErrorCode::None, 1));
+    assert_eq!(cluster.fetch(new, topic, 0), (ErrorCode::None, vec!["a".to_owned(), "b".to_owned()]));
+    cluster.start(leader);
+    cluster.run_until_ready();
+    for _ in 0..100 {
+        cluster.run(100);
+        let isr = |c: &Cluster| c.members[&new].node.as_ref().unwrap().image().partition(topic, 0).unwrap().isr.len();
+        if isr(&cluster) == 3 {
+            return;
+        }
+    }
+    panic!("the ISR is not whole again");
+}
