@@ -83,7 +83,12 @@ impl Node {
         };
         let (controller, records) = Controller::activate(self.image.clone(), settings, self.rng.u64(..), now);
         let last_offset = self.quorum.log_end().offset - 1;
-        tracing::info!(node = self.config.node_id, epoch, records = records.len(), "this node is the active controller");
+        tracing::info!(
+            node = self.config.node_id,
+            epoch,
+            records = records.len(),
+            "this node is the active controller"
+        );
         self.active = Some(Box::new(ActiveController {
             controller,
             epoch,
@@ -98,14 +103,22 @@ impl Node {
     /// What was promised to nobody is dropped: brokers ask the next controller, clients get a closed connection.
     fn lose_office(&mut self, now: Now) {
         let Some(active) = self.active.take() else { return };
-        tracing::info!(node = self.config.node_id, epoch = active.epoch, waiting = active.waiting.len(), "no longer the active controller");
+        tracing::info!(
+            node = self.config.node_id,
+            epoch = active.epoch,
+            waiting = active.waiting.len(),
+            "no longer the active controller"
+        );
         for waiting in active.waiting {
             match waiting.reply.to {
                 Destination::Envelope { conn, slot, correlation_id } => {
                     self.refuse_envelope(conn, slot, correlation_id, ErrorCode::NotController);
                 }
                 Destination::Client { conn, .. } => {
-                    self.close_connection(conn, "the active controller changed while the request was under way".to_owned());
+                    self.close_connection(
+                        conn,
+                        "the active controller changed while the request was under way".to_owned(),
+                    );
                 }
                 Destination::Local(_) => {}
             }
@@ -216,7 +229,9 @@ impl Node {
             (_, ApiKey::ElectLeaders) => {
                 self.respond(cx.reply, &ElectLeadersResponse { error_code, ..Default::default() });
             }
-            (_, key) => self.hang_up(cx.reply, format!("{} was sent to a controller that is not the active one", key.name())),
+            (_, key) => {
+                self.hang_up(cx.reply, format!("{} was sent to a controller that is not the active one", key.name()))
+            }
         }
     }
 
@@ -251,7 +266,9 @@ impl Node {
             ApiKey::AlterPartition => {
                 answer!(AlterPartitionRequest, |r| controller.alter_partition(&r, cx.reply.version, now))
             }
-            ApiKey::AllocateProducerIds => answer!(AllocateProducerIdsRequest, |r| controller.allocate_producer_ids(&r)),
+            ApiKey::AllocateProducerIds => {
+                answer!(AllocateProducerIdsRequest, |r| controller.allocate_producer_ids(&r))
+            }
             ApiKey::CreateTopics => answer!(CreateTopicsRequest<'_>, |r| controller.create_topics(&r, now)),
             ApiKey::DeleteTopics => {
                 answer!(DeleteTopicsRequest<'_>, |r| controller.delete_topics(&r, cx.reply.version))
@@ -324,7 +341,9 @@ impl Node {
     fn probe(&mut self, broker: i32, epoch: i64, attempt: u32, now: Now) {
         let Some(active) = &self.active else { return };
         let registration = active.controller.image().brokers.get(&broker).filter(|b| b.epoch == epoch && !b.fenced);
-        let Some(endpoint) = registration.and_then(|b| b.endpoint(&self.config.inter_broker_listener_name)) else { return };
+        let Some(endpoint) = registration.and_then(|b| b.endpoint(&self.config.inter_broker_listener_name)) else {
+            return;
+        };
         let peer = Peer { purpose: Purpose::Probe, host: endpoint.host.clone(), port: endpoint.port };
         let request = ApiVersionsRequest {
             client_software_name: "zwirn".into(),
@@ -344,7 +363,11 @@ impl Node {
         }
         match failure {
             Failure::Refused if !spoken_for => {
-                tracing::warn!(broker, epoch, "the broker's connection broke and its port refuses new ones: it is fenced");
+                tracing::warn!(
+                    broker,
+                    epoch,
+                    "the broker's connection broke and its port refuses new ones: it is fenced"
+                );
                 let records = active.controller.broker_died(broker, now);
                 self.append_records(records, now);
             }

@@ -43,8 +43,7 @@ pub struct Connections {
 
 impl Connections {
     pub fn opened(&mut self, conn: ConnId, listener: usize, kind: ListenerKind, peer: IpAddr) {
-        let fresh =
-            Connection { listener, kind, peer, broker: None, slot_first: 0, answers: VecDeque::new() };
+        let fresh = Connection { listener, kind, peer, broker: None, slot_first: 0, answers: VecDeque::new() };
         let before = self.open.insert(conn, fresh);
         assert!(before.is_none(), "the driver reused connection {conn:?}");
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use protocol::api::ApiKey;
-use protocol::codec::{decode_all, Decode, Message};
+use protocol::codec::{Decode, Message, decode_all};
 use protocol::error::ErrorCode;
 use protocol::header::{decode_response_header, encode_request};
 use protocol::messages::{DefaultPrincipalData, EnvelopeRequest, EnvelopeResponse};
@@ -247,8 +247,7 @@ impl Node {
 
 /// `User:ANONYMOUS` as `DefaultKafkaPrincipalBuilder` serializes it: the version, then the message.
 fn anonymous_principal() -> Vec<u8> {
-    let principal =
-        DefaultPrincipalData { type_: "User".into(), name: "ANONYMOUS".into(), ..Default::default() };
+    let principal = DefaultPrincipalData { type_: "User".into(), name: "ANONYMOUS".into(), ..Default::default() };
     let mut writer = Writer::new();
     writer.i16(0);
     principal.encode(&mut writer, 0);

@@ -40,17 +40,37 @@ pub struct Frame {
 
 pub enum Effect {
     /// Answers go out in the order in which they are given; the node keeps each connection's request order.
-    Respond { conn: ConnId, frame: Frame },
+    Respond {
+        conn: ConnId,
+        frame: Frame,
+    },
     /// The peer broke the protocol, or asked for a close; `reason` goes to the log.
-    Close { conn: ConnId, reason: String },
+    Close {
+        conn: ConnId,
+        reason: String,
+    },
     /// Open a connection; `link_up` or `link_down` follows.
-    Connect { link: LinkId, host: String, port: u16 },
-    Send { link: LinkId, frame: Frame },
-    Disconnect { link: LinkId },
+    Connect {
+        link: LinkId,
+        host: String,
+        port: u16,
+    },
+    Send {
+        link: LinkId,
+        frame: Frame,
+    },
+    Disconnect {
+        link: LinkId,
+    },
     /// Run it where it may block, then call `flushed`.
-    Flush { id: FlushId, work: storage::FlushWork },
+    Flush {
+        id: FlushId,
+        work: storage::FlushWork,
+    },
     /// The node has finished its controlled shutdown; stop calling it.
     Stopped,
     /// An invariant or the disk failed; the process must end with this message.
-    Fatal { message: String },
+    Fatal {
+        message: String,
+    },
 }

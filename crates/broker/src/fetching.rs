@@ -21,8 +21,13 @@ const EARLIEST: i64 = -2;
 
 impl Node {
     pub(crate) fn drive_fetchers(&mut self, now: Now) {
-        let due: Vec<i32> =
-            self.replicas.fetchers.iter().filter(|(_, f)| f.next_deadline() <= now.mono_ms).map(|(id, _)| *id).collect();
+        let due: Vec<i32> = self
+            .replicas
+            .fetchers
+            .iter()
+            .filter(|(_, f)| f.next_deadline() <= now.mono_ms)
+            .map(|(id, _)| *id)
+            .collect();
         for leader in due {
             self.fetch_from(leader, now);
         }
@@ -184,8 +189,7 @@ impl Node {
         };
         let topic =
             ListOffsetsTopic { name: partition.topic.clone().into(), partitions: vec![asked], ..Default::default() };
-        let request =
-            ListOffsetsRequest { replica_id: self.config.node_id, topics: vec![topic], ..Default::default() };
+        let request = ListOffsetsRequest { replica_id: self.config.node_id, topics: vec![topic], ..Default::default() };
         let pending = (Pending::Offsets { leader, key, asks_latest }, self.config.replica_socket_timeout_ms);
         self.links.request(&peer, (ApiKey::ListOffsets, request), (4, 7), pending, now, &mut self.effects);
     }
@@ -204,7 +208,9 @@ impl Node {
         let Some(part) = part.filter(|p| p.error_code == 0 && p.partition_index == key.1 && p.offset >= 0) else {
             return self.on_offsets_failure(key, now);
         };
-        let Some(replica) = self.replicas.all.get_mut(&key).filter(|r| r.partition.followed() == Some(leader)) else { return };
+        let Some(replica) = self.replicas.all.get_mut(&key).filter(|r| r.partition.followed() == Some(leader)) else {
+            return;
+        };
         let end = replica.partition.log().end_offset();
         let done = if asks_latest && part.offset < end {
             // An unclean election chose a leader that has less than we have.

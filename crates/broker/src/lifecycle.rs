@@ -2,8 +2,8 @@
 //!
 //! Mirrors `BrokerLifecycleManager`. It decides what to ask and when; sending is the node's.
 
-use protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationResponse};
 use protocol::error::ErrorCode;
+use protocol::messages::{BrokerHeartbeatRequest, BrokerHeartbeatResponse, BrokerRegistrationResponse};
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
@@ -137,7 +137,10 @@ impl Lifecycle {
                 tracing::info!(broker = self.node_id, epoch = self.broker_epoch, "registered with the controller");
             }
             ErrorCode::DuplicateBrokerRegistration => {
-                tracing::warn!(broker = self.node_id, "another process with this node.id has a live session; trying again");
+                tracing::warn!(
+                    broker = self.node_id,
+                    "another process with this node.id has a live session; trying again"
+                );
                 self.next_ms = now.mono_ms + DUPLICATE_RETRY_MS;
             }
             ErrorCode::NotController => self.next_ms = now.mono_ms + RETRY_MS,
@@ -160,7 +163,11 @@ impl Lifecycle {
             // DIFFERS: Kafka keeps sending heartbeats of an epoch that is gone until an operator restarts the broker;
             // a new registration of the same incarnation is what that restart would do.
             ErrorCode::StaleBrokerEpoch | ErrorCode::BrokerIdNotRegistered if !self.shutdown_wanted => {
-                tracing::warn!(broker = self.node_id, epoch = self.broker_epoch, "registration is gone; registering again");
+                tracing::warn!(
+                    broker = self.node_id,
+                    epoch = self.broker_epoch,
+                    "registration is gone; registering again"
+                );
                 self.state = State::Registering;
                 self.next_ms = now.mono_ms;
                 return;

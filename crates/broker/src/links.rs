@@ -120,8 +120,7 @@ impl<P> Links<P> {
         M: Message + Send + 'static,
     {
         let client_id = self.node_id.to_string();
-        let build: Build =
-            Box::new(move |version, id| encode_request(key, version, id, Some(&client_id), &message));
+        let build: Build = Box::new(move |version, id| encode_request(key, version, id, Some(&client_id), &message));
         let id = self.link_to(peer, now, effects);
         let link = self.by_id.get_mut(&id).expect("link_to made or found it");
         if link.queue.len() + link.in_flight.len() >= REQUESTS_MAX {

@@ -43,14 +43,27 @@ pub struct Mutations {
 
 /// What a request of ours was for.
 pub(crate) enum Pending {
-    Quorum { token: RequestToken, key: ApiKey },
+    Quorum {
+        token: RequestToken,
+        key: ApiKey,
+    },
     Control(ControlOp),
     /// A follower's fetch from a leader.
-    Fetch { leader: i32 },
+    Fetch {
+        leader: i32,
+    },
     /// Where a leader's log begins or ends, for a replica that fell out of its range.
-    Offsets { leader: i32, key: PartitionKey, asks_latest: bool },
+    Offsets {
+        leader: i32,
+        key: PartitionKey,
+        asks_latest: bool,
+    },
     /// Does this broker's process still listen?
-    Probe { broker: i32, epoch: i64, attempt: u32 },
+    Probe {
+        broker: i32,
+        epoch: i64,
+        attempt: u32,
+    },
 }
 
 /// What a flush was for.
@@ -101,7 +114,9 @@ pub struct Node {
 pub(crate) enum Shutdown {
     No,
     /// The controller moves our leaderships; give up waiting at this time.
-    Broker { until_ms: i64 },
+    Broker {
+        until_ms: i64,
+    },
     /// The logs are closed; the quorum hands over.
     Quorum,
     Done,

@@ -220,9 +220,7 @@ impl Node {
     fn choose_dir(&self, state: &image::Partition) -> usize {
         let assigned = state.directory_of(self.config.node_id);
         let known = assigned.and_then(|id| self.log_dirs.iter().position(|d| d.id == id));
-        let usable = |index: &usize| {
-            self.config.log_dirs.contains(&self.log_dirs[*index].path)
-        };
+        let usable = |index: &usize| self.config.log_dirs.contains(&self.log_dirs[*index].path);
         let count = |index: &usize| self.replicas.all.values().filter(|r| r.dir == *index).count();
         known.or_else(|| (0..self.log_dirs.len()).filter(usable).min_by_key(count)).unwrap_or(0)
     }

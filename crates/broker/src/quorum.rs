@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use protocol::api::ApiKey;
+use protocol::codec::Message;
 use protocol::messages::{
     BeginQuorumEpochRequest, DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest,
     MetadataRecord, UpdateRaftVoterRequest, VoteRequest,
 };
-use protocol::codec::Message;
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Reader};
 use raft::{CommittedRead, FetchToken, OffsetAndEpoch, Request, RequestContext, RequestToken, Response};
@@ -105,7 +105,8 @@ impl Node {
         self.quorum_requests.insert(token, endpoint);
         let key = request.key();
         // The quorum itself gives up first, and says so.
-        let timeout_ms = 2 * self.quorum.config().request_timeout_ms + i64::from(self.quorum.config().fetch_max_wait_ms);
+        let timeout_ms =
+            2 * self.quorum.config().request_timeout_ms + i64::from(self.quorum.config().fetch_max_wait_ms);
         let pending = (Pending::Quorum { token, key }, timeout_ms);
         macro_rules! send {
             ($message:expr) => {{

@@ -224,8 +224,11 @@ impl Node {
             tracing::debug!(error = top.name(), "AlterPartition refused as a whole");
             return self.on_alter_partition_failed(asked, now);
         }
-        let answers: BTreeMap<PartitionKey, _> =
-            response.topics.iter().flat_map(|t| t.partitions.iter().map(|p| ((t.topic_id, p.partition_index), p))).collect();
+        let answers: BTreeMap<PartitionKey, _> = response
+            .topics
+            .iter()
+            .flat_map(|t| t.partitions.iter().map(|p| ((t.topic_id, p.partition_index), p)))
+            .collect();
         for (key, partition_epoch) in asked {
             let outcome = match answers.get(key) {
                 Some(p) if p.error_code == 0 => AlterOutcome::Altered {

@@ -21,9 +21,16 @@ pub struct ReplyTo {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    Client { conn: ConnId, slot: Slot },
+    Client {
+        conn: ConnId,
+        slot: Slot,
+    },
     /// The request came inside an Envelope (KIP-590); so does its answer.
-    Envelope { conn: ConnId, slot: Slot, correlation_id: i32 },
+    Envelope {
+        conn: ConnId,
+        slot: Slot,
+        correlation_id: i32,
+    },
     /// This node asked itself, because it is the active controller.
     Local(LocalId),
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use protocol::api::ApiKey;
-use protocol::codec::{decode_all, Decode};
+use protocol::codec::{Decode, decode_all};
 use protocol::error::ErrorCode;
 use protocol::header::decode_request_header;
 use protocol::messages::EnvelopeRequest;
@@ -43,7 +43,8 @@ struct Head {
 fn parse_head(frame: &[u8]) -> Result<Head, DecodeError> {
     let mut reader = Reader::new(frame);
     let header = decode_request_header(&mut reader)?;
-    let key = ApiKey::try_from(header.request_api_key).map_err(|_| DecodeError::UnknownApiKey(header.request_api_key))?;
+    let key =
+        ApiKey::try_from(header.request_api_key).map_err(|_| DecodeError::UnknownApiKey(header.request_api_key))?;
     Ok(Head {
         key,
         version: header.request_api_version,
@@ -83,12 +84,8 @@ impl Node {
     pub(crate) fn local_frame(&mut self, to: Destination, frame: &mut [u8], now: Now) -> Result<(), DecodeError> {
         let head = parse_head(frame)?;
         let reply = ReplyTo { to, key: head.key, version: head.version, correlation_id: head.correlation_id };
-        let context = Context {
-            reply,
-            kind: ListenerKind::Controller,
-            listener: None,
-            peer: IpAddr::from([127, 0, 0, 1]),
-        };
+        let context =
+            Context { reply, kind: ListenerKind::Controller, listener: None, peer: IpAddr::from([127, 0, 0, 1]) };
         self.dispatch(&context, frame, head.body_at, now)
     }
 

@@ -31,8 +31,14 @@ const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
 pub enum StartError {
     Dir(DirError),
     /// The directory belongs to another node or cluster.
-    Foreign { dir: PathBuf, what: String },
-    Metadata { dir: PathBuf, error: String },
+    Foreign {
+        dir: PathBuf,
+        what: String,
+    },
+    Metadata {
+        dir: PathBuf,
+        error: String,
+    },
     Log(storage::StorageError),
 }
 
@@ -41,7 +47,9 @@ impl fmt::Display for StartError {
         match self {
             Self::Dir(error) => write!(f, "{error}"),
             Self::Foreign { dir, what } => write!(f, "log.dirs: {}: {what}", dir.display()),
-            Self::Metadata { dir, error } => write!(f, "the metadata log in {} cannot be opened: {error}", dir.display()),
+            Self::Metadata { dir, error } => {
+                write!(f, "the metadata log in {} cannot be opened: {error}", dir.display())
+            }
             Self::Log(error) => write!(f, "a partition's log cannot be opened: {error}"),
         }
     }
@@ -92,7 +100,8 @@ impl Node {
             delta: MetadataDelta::default(),
             active: None,
             registration: config.roles.controller.then(|| ControllerRegistration::new(incarnation)),
-            lifecycle: is_broker.then(|| Lifecycle::new(config.node_id, incarnation, config.broker_heartbeat_interval_ms)),
+            lifecycle: is_broker
+                .then(|| Lifecycle::new(config.node_id, incarnation, config.broker_heartbeat_interval_ms)),
             replicas: Replicas::new(&config, now),
             producer_ids: ProducerIds::default(),
             auto_creating: BTreeSet::new(),
@@ -149,7 +158,8 @@ fn open_dirs(config: &NodeConfig, disk: &DiskRef) -> Result<(Vec<LogDir>, String
             }
         }
         let id = dir.meta.cluster_id.clone();
-        let id = id.ok_or_else(|| foreign("meta.properties has no cluster.id; format the directory anew".to_owned()))?;
+        let id =
+            id.ok_or_else(|| foreign("meta.properties has no cluster.id; format the directory anew".to_owned()))?;
         if let Some(known) = cluster.as_ref().filter(|known| **known != id) {
             return Err(foreign(format!("belongs to cluster {id}, the other directories to {known}")));
         }
@@ -165,10 +175,16 @@ fn open_dirs(config: &NodeConfig, disk: &DiskRef) -> Result<(Vec<LogDir>, String
 fn quorum_config(config: &NodeConfig, dir: &LogDir, cluster_id: &str, mutations: raft::Mutations) -> QuorumConfig {
     let mut quorum = QuorumConfig::new(config.node_id, dir.id, cluster_id);
     quorum.can_be_voter = config.roles.controller;
-    quorum.static_voters =
-        config.controller_quorum_voters.iter().map(|(id, host, port)| (*id, Endpoint::new(host.clone(), *port))).collect();
-    quorum.bootstrap_servers =
-        config.controller_quorum_bootstrap_servers.iter().map(|(host, port)| Endpoint::new(host.clone(), *port)).collect();
+    quorum.static_voters = config
+        .controller_quorum_voters
+        .iter()
+        .map(|(id, host, port)| (*id, Endpoint::new(host.clone(), *port)))
+        .collect();
+    quorum.bootstrap_servers = config
+        .controller_quorum_bootstrap_servers
+        .iter()
+        .map(|(host, port)| Endpoint::new(host.clone(), *port))
+        .collect();
     if let Some(name) = config.controller_listener_names.first() {
         quorum.listener_name.clone_from(name);
     }
@@ -197,8 +213,9 @@ fn read_bootstrap(disk: &DiskRef, dir: &std::path::Path) -> std::io::Result<Vec<
         return Ok(Vec::new());
     }
     let bytes = disk.read(&path)?;
-    let damaged =
-        |error: &dyn fmt::Display| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{}: {error}", path.display()));
+    let damaged = |error: &dyn fmt::Display| {
+        std::io::Error::new(std::io::ErrorKind::InvalidData, format!("{}: {error}", path.display()))
+    };
     let mut scratch = Scratch::default();
     let mut out = Vec::new();
     for batch in Batches::new(&bytes) {

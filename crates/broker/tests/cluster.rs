@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use broker::{ConnId, Effect, Frame, FlushId, LinkId, Node};
+use broker::{ConnId, Effect, FlushId, Frame, LinkId, Node};
 use metadata::config::NodeConfig;
 use protocol::api::ApiKey;
 use protocol::codec::{Message, Request};
@@ -81,7 +81,8 @@ impl Cluster {
                 directory_id: Some(Uuid::from_random(bytes)),
             };
             meta.write(&*disk, Path::new("/data")).expect("a memory disk takes files");
-            let (config, _) = NodeConfig::from_text(&properties(id, size), "test.properties", &[]).expect("valid configuration");
+            let (config, _) =
+                NodeConfig::from_text(&properties(id, size), "test.properties", &[]).expect("valid configuration");
             cluster.members.insert(id, Member { node: None, disk, config: Arc::new(config) });
             cluster.start(id);
         }
@@ -175,7 +176,9 @@ impl Cluster {
             Effect::Respond { conn, frame } => {
                 let bytes = assemble(frame);
                 match self.wires.iter().find(|(_, to)| *to == (id, conn)) {
-                    Some(((dialler, link), _)) => self.queue.push_back(Event::Answer(*dialler, *link, bytes)),
+                    Some(((dialler, link), _)) => {
+                        self.queue.push_back(Event::Answer(*dialler, *link, bytes[4..].to_vec()))
+                    }
                     None => self.answers.entry(conn).or_default().push_back(bytes),
                 }
             }
@@ -203,7 +206,7 @@ impl Cluster {
             }
             Effect::Send { link, frame } => {
                 if let Some((_, (target, conn))) = self.wires.iter().find(|(from, _)| *from == (id, link)) {
-                    self.queue.push_back(Event::Request(*target, *conn, assemble(frame)));
+                    self.queue.push_back(Event::Request(*target, *conn, assemble(frame)[4..].to_vec()));
                 }
             }
             Effect::Disconnect { link } => {
@@ -280,8 +283,7 @@ impl Cluster {
     }
 
     fn fetch(&mut self, id: i32, topic: Uuid, offset: i64) -> (ErrorCode, Vec<String>) {
-        let partition =
-            FetchPartition { fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
+        let partition = FetchPartition { fetch_offset: offset, partition_max_bytes: 1 << 20, ..Default::default() };
         let topic = FetchTopic { topic_id: topic, partitions: vec![partition], ..Default::default() };
         let request = FetchRequest {
             max_wait_ms: 100,
@@ -325,7 +327,7 @@ impl Cluster {
     }
 }
 
-/// Puts the file regions where they belong.
+/// Puts the file regions where they belong. The length bytes stay in front.
 fn assemble(frame: Frame) -> Vec<u8> {
     let mut out = Vec::with_capacity(frame.bytes.len());
     let mut at = 0;

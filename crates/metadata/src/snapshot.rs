@@ -51,8 +51,7 @@ impl MetadataImage {
         let first = self.features.get_key_value(METADATA_VERSION);
         let others = self.features.iter().filter(|(name, _)| *name != METADATA_VERSION);
         for (name, level) in first.into_iter().chain(others) {
-            let record =
-                FeatureLevelRecord { name: name.clone().into(), feature_level: *level, ..Default::default() };
+            let record = FeatureLevelRecord { name: name.clone().into(), feature_level: *level, ..Default::default() };
             records.push(MetadataRecord::FeatureLevel(record));
         }
     }

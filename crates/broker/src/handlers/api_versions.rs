@@ -35,10 +35,10 @@ impl Node {
         }
         let request: ApiVersionsRequest<'_> = cx.decode(body)?;
         let valid = cx.reply.version < 3
-            || (software_is_valid(&request.client_software_name) && software_is_valid(&request.client_software_version));
+            || (software_is_valid(&request.client_software_name)
+                && software_is_valid(&request.client_software_version));
         if !valid {
-            let response =
-                ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.into(), ..Default::default() };
+            let response = ApiVersionsResponse { error_code: ErrorCode::InvalidRequest.into(), ..Default::default() };
             self.respond(cx.reply, &response);
             return Ok(());
         }

@@ -64,9 +64,7 @@ impl Node {
             TOPIC if !is_valid_topic_name(name) => {
                 Err((ErrorCode::InvalidTopicException, format!("{name:?} is no legal topic name")))
             }
-            TOPIC if self.image.topic(name).is_none() => {
-                Err((ErrorCode::UnknownTopicOrPartition, String::new()))
-            }
+            TOPIC if self.image.topic(name).is_none() => Err((ErrorCode::UnknownTopicOrPartition, String::new())),
             TOPIC => Ok(describe_topic_configs(self.image.topic_configs(name), dynamic, &self.config)),
             BROKER if name.is_empty() => Ok(describe_broker_defaults(cluster.unwrap_or(&BTreeMap::new()))),
             BROKER if name == own_id => Ok(describe_broker_configs(dynamic, &self.config)),

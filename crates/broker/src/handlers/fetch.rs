@@ -103,7 +103,8 @@ impl Node {
             }
             self.replicas.sessions.resume(id, request.session_epoch, by_id, now)?;
             for topic in &request.forgotten_topics_data {
-                let topic_id = if by_id { Some(topic.topic_id) } else { self.image.topic_ids.get(topic.topic.as_ref()).copied() };
+                let topic_id =
+                    if by_id { Some(topic.topic_id) } else { self.image.topic_ids.get(topic.topic.as_ref()).copied() };
                 for partition in &topic.partitions {
                     if let Some(topic_id) = topic_id {
                         self.replicas.sessions.forget(id, (topic_id, *partition));
@@ -132,7 +133,12 @@ impl Node {
         }
     }
 
-    fn entries(&self, request: &FetchRequest<'_>, by_id: bool, unknown: &mut Unknown) -> Vec<(PartitionKey, SessionEntry)> {
+    fn entries(
+        &self,
+        request: &FetchRequest<'_>,
+        by_id: bool,
+        unknown: &mut Unknown,
+    ) -> Vec<(PartitionKey, SessionEntry)> {
         let mut out = Vec::new();
         for topic in &request.topics {
             let id = if by_id { Some(topic.topic_id) } else { self.image.topic_ids.get(topic.topic.as_ref()).copied() };
@@ -213,7 +219,8 @@ impl Node {
         for (key, entry) in ready {
             let Some(replica) = self.replicas.all.get_mut(&key) else { return true };
             let request = read_request(&entry, wait.isolation, entry.bytes_max, false);
-            bytes = bytes.saturating_add(replica.partition.readable_bytes(&request, wait.reader, wait.min_bytes.max(1)));
+            bytes =
+                bytes.saturating_add(replica.partition.readable_bytes(&request, wait.reader, wait.min_bytes.max(1)));
             if bytes >= wait.min_bytes.max(1) {
                 return true;
             }
@@ -267,8 +274,7 @@ impl Node {
             }
         }
         let topics = self.name_topics(answer.topics, unknown, version);
-        let response =
-            FetchResponse { session_id, responses: topics, node_endpoints: endpoints, ..Default::default() };
+        let response = FetchResponse { session_id, responses: topics, node_endpoints: endpoints, ..Default::default() };
         self.respond_with_regions(wait.reply, &response, answer.regions);
     }
 

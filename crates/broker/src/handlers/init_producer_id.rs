@@ -2,7 +2,9 @@
 
 use protocol::api::ApiKey;
 use protocol::error::ErrorCode;
-use protocol::messages::{AllocateProducerIdsRequest, AllocateProducerIdsResponse, InitProducerIdRequest, InitProducerIdResponse};
+use protocol::messages::{
+    AllocateProducerIdsRequest, AllocateProducerIdsResponse, InitProducerIdRequest, InitProducerIdResponse,
+};
 use protocol::time::Now;
 use protocol::wire::DecodeError;
 
@@ -34,8 +36,12 @@ impl Node {
     }
 
     fn refuse_producer_id(&mut self, reply: ReplyTo, code: ErrorCode) {
-        let response =
-            InitProducerIdResponse { error_code: code.into(), producer_id: -1, producer_epoch: -1, ..Default::default() };
+        let response = InitProducerIdResponse {
+            error_code: code.into(),
+            producer_id: -1,
+            producer_epoch: -1,
+            ..Default::default()
+        };
         self.respond(reply, &response);
     }
 

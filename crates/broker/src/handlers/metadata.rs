@@ -161,9 +161,8 @@ impl Node {
     }
 
     pub(crate) fn offline_replicas(&self, partition: &Partition, listener: &str) -> Vec<i32> {
-        let is_online = |id: &i32| {
-            self.image.brokers.get(id).is_some_and(|b| !b.fenced && b.endpoint(listener).is_some())
-        };
+        let is_online =
+            |id: &i32| self.image.brokers.get(id).is_some_and(|b| !b.fenced && b.endpoint(listener).is_some());
         partition.replicas.iter().copied().filter(|id| !is_online(id)).collect()
     }
 

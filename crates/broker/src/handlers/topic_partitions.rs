@@ -34,7 +34,8 @@ impl Node {
         let mut response = DescribeTopicPartitionsResponse::default();
         for name in names {
             if room == 0 {
-                response.next_cursor = Some(Cursor { topic_name: name.into(), partition_index: 0, ..Default::default() });
+                response.next_cursor =
+                    Some(Cursor { topic_name: name.into(), partition_index: 0, ..Default::default() });
                 break;
             }
             let Some(topic) = self.image.topic(&name) else {
