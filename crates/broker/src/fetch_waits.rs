@@ -136,6 +136,7 @@ impl Node {
         }
         let mut fetches = BTreeSet::new();
         for key in std::mem::take(&mut self.replicas.touched) {
+            self.replicas.note_growth(key);
             self.settle_produces(key);
             for session in self.replicas.sessions.touch(key) {
                 fetches.extend(self.replicas.fetches.of_session(session));

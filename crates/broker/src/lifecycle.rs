@@ -41,6 +41,8 @@ pub struct Lifecycle {
     pub state: State,
     /// −1 until registered; the offset of our registration in the metadata log.
     pub broker_epoch: i64,
+    /// When the controller last answered.
+    pub heard_ms: i64,
     heartbeat_interval_ms: i64,
     next_ms: i64,
     in_flight: bool,
@@ -55,6 +57,7 @@ impl Lifecycle {
             incarnation,
             state: State::Registering,
             broker_epoch: -1,
+            heard_ms: i64::MIN,
             heartbeat_interval_ms,
             next_ms: 0,
             in_flight: false,
@@ -153,6 +156,7 @@ impl Lifecycle {
 
     pub fn on_heartbeat(&mut self, response: &BrokerHeartbeatResponse, now: Now) {
         self.in_flight = false;
+        self.heard_ms = now.mono_ms;
         self.next_ms = now.mono_ms + self.heartbeat_interval_ms;
         match ErrorCode::from_i16(response.error_code) {
             ErrorCode::None => {}

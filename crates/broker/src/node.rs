@@ -14,6 +14,7 @@ use std::sync::Arc;
 use metadata::config::NodeConfig;
 use metadata::{MetadataDelta, MetadataImage};
 use protocol::api::ApiKey;
+use protocol::records::Scratch;
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use raft::{FetchToken, Quorum, RequestToken};
@@ -70,6 +71,7 @@ pub(crate) enum Pending {
 pub(crate) enum FlushOf {
     Quorum,
     Partition { key: PartitionKey, upto: i64 },
+    Checkpoints,
 }
 
 /// Invariants: `image` holds exactly the committed records below `replay.next`; `delta` what of them the replicas have
@@ -103,6 +105,8 @@ pub struct Node {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) auto_creating: std::collections::BTreeSet<String>,
 
+    /// Reused by every decompression.
+    pub(crate) scratch: Scratch,
     pub(crate) flushes: BTreeMap<FlushId, FlushOf>,
     pub(crate) flush_next: u64,
     pub(crate) shutdown: Shutdown,
@@ -126,6 +130,8 @@ pub(crate) enum Shutdown {
 const CONTROLLED_SHUTDOWN_MS: i64 = 30_000;
 /// Longest wait for another controller to take over.
 const QUORUM_SHUTDOWN_MS: i64 = 2_000;
+/// Without any answer of a controller for this long, a broker that wants to stop goes.
+const FORSAKEN_MS: i64 = 2_000;
 
 impl Node {
     pub fn accepted(&mut self, conn: ConnId, listener: usize, peer: IpAddr) {
@@ -196,6 +202,7 @@ impl Node {
         match self.flushes.remove(&id) {
             Some(FlushOf::Quorum) => self.quorum.on_flushed(result, now),
             Some(FlushOf::Partition { key, upto }) => self.on_partition_flushed(key, upto, result),
+            Some(FlushOf::Checkpoints) => self.on_checkpoints_written(result),
             None => {}
         }
     }
@@ -252,7 +259,8 @@ impl Node {
         at = at.min(self.lifecycle.as_ref().map_or(i64::MAX, Lifecycle::next_deadline));
         at = at.min(self.replicas.next_deadline());
         if let Shutdown::Broker { until_ms } = self.shutdown {
-            at = at.min(until_ms);
+            let heard_ms = self.lifecycle.as_ref().map_or(i64::MIN, |l| l.heard_ms);
+            at = at.min(until_ms).min(heard_ms.max(until_ms - CONTROLLED_SHUTDOWN_MS) + FORSAKEN_MS + 1);
         }
         at
     }
@@ -277,7 +285,7 @@ impl Node {
     fn poll_shutdown(&mut self, now: Now) {
         if let Shutdown::Broker { until_ms } = self.shutdown {
             let released = self.lifecycle.as_ref().is_none_or(|l| l.state == lifecycle::State::Released);
-            if released || now.mono_ms >= until_ms || self.is_last_one(now) {
+            if released || now.mono_ms >= until_ms || self.is_forsaken(now) {
                 self.close_replicas();
                 self.shutdown = Shutdown::Quorum;
                 self.quorum.shutdown(QUORUM_SHUTDOWN_MS, now);
@@ -286,11 +294,13 @@ impl Node {
         }
     }
 
-    /// A controller may be gone for good while all nodes of a cluster stop: nobody is left to release this broker.
-    fn is_last_one(&self, now: Now) -> bool {
+    /// When all nodes of a cluster stop, the last ones have no quorum left that could release them: no heartbeat of
+    /// theirs is answered any more.
+    fn is_forsaken(&self, now: Now) -> bool {
         let Shutdown::Broker { until_ms } = self.shutdown else { return false };
-        let waited_ms = now.mono_ms - (until_ms - CONTROLLED_SHUTDOWN_MS);
-        self.quorum.leader_and_epoch().leader.is_none() && waited_ms > QUORUM_SHUTDOWN_MS
+        let asked_ms = until_ms - CONTROLLED_SHUTDOWN_MS;
+        let heard_ms = self.lifecycle.as_ref().map_or(i64::MIN, |l| l.heard_ms);
+        now.mono_ms - heard_ms.max(asked_ms) > FORSAKEN_MS
     }
 
     pub(crate) fn on_quorum_shut_down(&mut self) {

@@ -10,7 +10,7 @@ use protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, alter_pa
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use replication::{AlterOutcome, FetchSessions, Fetcher, Partition, PartitionKey};
-use storage::Log;
+use storage::{Checkpoints, FlushWork, Log};
 
 use crate::control::ControlOp;
 use crate::effect::ConnId;
@@ -59,6 +59,11 @@ pub(crate) struct Replicas {
     pub isr_candidates: BTreeSet<PartitionKey>,
     /// Log directories of deleted partitions, and when to remove them.
     pub doomed: Vec<(i64, PathBuf)>,
+    /// Leaders and followers that got a new segment since the last flush.
+    pub grown: BTreeSet<PartitionKey>,
+    /// Checkpoint files as they were last written.
+    written: BTreeMap<PathBuf, Vec<u8>>,
+    is_checkpointing: bool,
     /// The image has told of this broker's partitions.
     pub is_published: bool,
     isr_check_ms: i64,
@@ -84,6 +89,9 @@ impl Replicas {
             touched: BTreeSet::new(),
             isr_candidates: BTreeSet::new(),
             doomed: Vec::new(),
+            grown: BTreeSet::new(),
+            written: BTreeMap::new(),
+            is_checkpointing: false,
             is_published: false,
             isr_check_ms: now.mono_ms + isr_check_period_ms,
             isr_check_period_ms,
@@ -97,6 +105,17 @@ impl Replicas {
 
     pub fn get(&self, key: PartitionKey) -> Option<&Partition> {
         self.all.get(&key).map(|r| &r.partition)
+    }
+
+    /// Notes a partition whose log got a new segment.
+    pub fn note_growth(&mut self, key: PartitionKey) {
+        let Some(replica) = self.all.get_mut(&key) else { return };
+        let segments = replica.partition.log().segment_count();
+        // Retention makes it shrink; the next roll counts from there.
+        replica.flushed_segments = replica.flushed_segments.min(segments);
+        if segments > replica.flushed_segments {
+            self.grown.insert(key);
+        }
     }
 
     pub fn forget_connection(&mut self, conn: ConnId) {
@@ -265,11 +284,10 @@ impl Node {
     /// A sealed segment is flushed once, in the background, so that a crash leaves little to look at.
     fn flush_sealed_segments(&mut self) {
         let mut work = Vec::new();
-        let touched: Vec<PartitionKey> = self.replicas.flush_candidates();
-        for key in touched {
+        for key in std::mem::take(&mut self.replicas.grown) {
             let Some(replica) = self.replicas.all.get_mut(&key) else { continue };
-            if replica.is_flushing || replica.partition.log().segment_count() <= replica.flushed_segments {
-                replica.flushed_segments = replica.flushed_segments.min(replica.partition.log().segment_count());
+            if replica.is_flushing {
+                self.replicas.grown.insert(key);
                 continue;
             }
             replica.flushed_segments = replica.partition.log().segment_count();
@@ -340,29 +358,53 @@ impl Node {
         self.replicas.touched.extend(changed);
     }
 
-    /// High watermarks, log starts and recovery points, one file of each per directory.
-    pub(crate) fn write_checkpoints(&mut self) {
-        for (index, dir) in self.log_dirs.iter().enumerate() {
-            let mut high_watermarks = BTreeMap::new();
-            let mut log_starts = BTreeMap::new();
-            let mut recovery_points = BTreeMap::new();
-            for (key, replica) in self.replicas.all.iter().filter(|(_, r)| r.dir == index) {
-                let name = (replica.partition.topic.clone(), key.1);
-                let log = replica.partition.log();
-                high_watermarks.insert(name.clone(), replica.partition.high_watermark());
-                recovery_points.insert(name.clone(), log.recovery_point());
-                // As Kafka: only where it is not what the first file's name says anyway.
-                if log.log_start_offset() > log.first_segment_base() {
-                    log_starts.insert(name, log.log_start_offset());
+    /// High watermarks, log starts and recovery points of one directory.
+    fn checkpoints(&self, index: usize) -> Checkpoints {
+        let mut out = Checkpoints::default();
+        for (key, replica) in self.replicas.all.iter().filter(|(_, r)| r.dir == index) {
+            let name = (replica.partition.topic.clone(), key.1);
+            let log = replica.partition.log();
+            out.high_watermarks.insert(name.clone(), replica.partition.high_watermark());
+            out.recovery_points.insert(name.clone(), log.recovery_point());
+            // As Kafka: only where it is not what the first file's name says anyway.
+            if log.log_start_offset() > log.first_segment_base() {
+                out.log_starts.insert(name, log.log_start_offset());
+            }
+        }
+        out
+    }
+
+    /// Files that say something new, per directory.
+    fn changed_checkpoints(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut changed = Vec::new();
+        for index in 0..self.log_dirs.len() {
+            for (path, content) in self.log_dirs[index].checkpoints(&self.checkpoints(index)) {
+                if self.replicas.written.get(&path) != Some(&content) {
+                    self.replicas.written.insert(path.clone(), content.clone());
+                    changed.push((path, content));
                 }
             }
-            let written = dir
-                .write_high_watermarks(&high_watermarks)
-                .and_then(|()| dir.write_log_starts(&log_starts))
-                .and_then(|()| dir.write_recovery_points(&recovery_points));
-            if let Err(error) = written {
-                return self.fail(format!("log.dirs: {}: checkpoints cannot be written: {error}", dir.path.display()));
-            }
+        }
+        changed
+    }
+
+    /// Off this thread: an fsync of a small file takes as long as a thousand appends.
+    fn write_checkpoints(&mut self) {
+        if self.replicas.is_checkpointing {
+            return;
+        }
+        let changed = self.changed_checkpoints();
+        if !changed.is_empty() {
+            self.replicas.is_checkpointing = true;
+            let work = FlushWork::replace(self.disk.clone(), changed);
+            self.flush(FlushOf::Checkpoints, work);
+        }
+    }
+
+    pub(crate) fn on_checkpoints_written(&mut self, result: std::io::Result<()>) {
+        self.replicas.is_checkpointing = false;
+        if let Err(error) = result {
+            self.fail(format!("log.dirs: checkpoints cannot be written: {error}"));
         }
     }
 
@@ -376,7 +418,10 @@ impl Node {
                 return self.fail(format!("log.dirs: {error}"));
             }
         }
-        self.write_checkpoints();
+        let changed = self.changed_checkpoints();
+        if let Err(error) = FlushWork::replace(self.disk.clone(), changed).run() {
+            return self.fail(format!("log.dirs: checkpoints cannot be written: {error}"));
+        }
         self.fail_waits();
         self.replicas.fetchers.clear();
         self.replicas.is_published = false;
@@ -390,13 +435,5 @@ impl Node {
     /// Whether the cluster, not only this broker, has such a partition.
     pub(crate) fn exists(&self, topic: Uuid, partition: i32) -> bool {
         self.image.partition(topic, partition).is_some()
-    }
-}
-
-impl Replicas {
-    /// Partitions that were written to since the last look.
-    fn flush_candidates(&self) -> Vec<PartitionKey> {
-        let grown = |r: &Replica| !r.is_flushing && r.partition.log().segment_count() != r.flushed_segments;
-        self.all.iter().filter(|(_, r)| grown(r)).map(|(key, _)| *key).collect()
     }
 }

@@ -59,9 +59,9 @@ pub fn read_offsets(disk: &dyn Disk, path: &Path) -> io::Result<Vec<(String, i32
     read_lines(disk, path)?.into_iter().map(parse).collect()
 }
 
-pub fn write_offsets(disk: &dyn Disk, path: &Path, entries: &[(String, i32, i64)]) -> io::Result<()> {
+pub fn format_offsets(entries: &[(String, i32, i64)]) -> Vec<u8> {
     let lines = entries.iter().map(|(topic, partition, offset)| format!("{topic} {partition} {offset}"));
-    disk.write_atomically(path, format_lines(lines).as_bytes())
+    format_lines(lines).into_bytes()
 }
 
 /// Replaces a file that can be rebuilt: atomic, but not forced to disk.

@@ -49,6 +49,12 @@ pub trait Disk: Send + Sync {
     /// Bytes free and total in the file system of `path`.
     fn space(&self, path: &Path) -> io::Result<(u64, u64)>;
 
+    /// Names the time since this machine came up: while it is the same, every completed write is still there, flushed
+    /// or not. `None` if that cannot be known.
+    fn boot_id(&self) -> Option<String> {
+        None
+    }
+
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.open(path, OpenMode::Read)?;
         let mut out = vec![0; file.len()? as usize];

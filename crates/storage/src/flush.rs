@@ -11,6 +11,8 @@ pub struct FlushWork {
     pub(crate) files: Vec<FileRef>,
     /// A directory that got new entries.
     pub(crate) dir: Option<PathBuf>,
+    /// Small files to replace, each with its new content.
+    pub(crate) replacements: Vec<(PathBuf, Vec<u8>)>,
     /// After the run, everything below this offset is on disk.
     pub upto: i64,
 }
@@ -22,9 +24,17 @@ impl fmt::Debug for FlushWork {
 }
 
 impl FlushWork {
+    /// Files to be replaced atomically and durably.
+    pub fn replace(disk: DiskRef, replacements: Vec<(PathBuf, Vec<u8>)>) -> Self {
+        Self { disk, files: Vec::new(), dir: None, replacements, upto: 0 }
+    }
+
     pub fn run(&self) -> io::Result<()> {
         for file in &self.files {
             file.sync()?;
+        }
+        for (path, content) in &self.replacements {
+            self.disk.write_atomically(path, content)?;
         }
         match &self.dir {
             Some(dir) => self.disk.sync_dir(dir),

@@ -547,7 +547,7 @@ impl Log {
             self.dir_is_dirty = true;
         }
         let dir = std::mem::take(&mut self.dir_is_dirty).then(|| self.dir.clone());
-        Ok(Some(FlushWork { disk: self.disk.clone(), files, dir, upto: self.next_offset }))
+        Ok(Some(FlushWork { disk: self.disk.clone(), files, dir, replacements: Vec::new(), upto: self.next_offset }))
     }
 
     /// A flush that covered everything below `upto` has ended well.

@@ -13,6 +13,7 @@ use crate::disk::{Disk, DiskRef};
 const LOCK: &str = ".lock";
 pub const META_PROPERTIES: &str = "meta.properties";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+const BOOT_ID: &str = ".zwirn_boot_id";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
@@ -156,6 +157,14 @@ pub struct LogDir {
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
 
+/// What a log directory's three offset checkpoints hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checkpoints {
+    pub high_watermarks: Offsets,
+    pub log_starts: Offsets,
+    pub recovery_points: Offsets,
+}
+
 impl LogDir {
     pub fn open(disk: DiskRef, path: &Path) -> Result<LogDir, DirError> {
         let failed = |error| DirError::Io(path.to_owned(), error);
@@ -204,11 +213,6 @@ impl LogDir {
         Ok(entries.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset)).collect())
     }
 
-    fn write_offsets(&self, name: &str, offsets: &Offsets) -> io::Result<()> {
-        let entries: Vec<_> = offsets.iter().map(|((topic, p), offset)| (topic.clone(), *p, *offset)).collect();
-        checkpoint::write_offsets(&*self.disk, &self.path.join(name), &entries)
-    }
-
     pub fn recovery_points(&self) -> io::Result<Offsets> {
         self.read_offsets(RECOVERY_POINTS)
     }
@@ -221,16 +225,30 @@ impl LogDir {
         self.read_offsets(HIGH_WATERMARKS)
     }
 
-    pub fn write_recovery_points(&self, offsets: &Offsets) -> io::Result<()> {
-        self.write_offsets(RECOVERY_POINTS, offsets)
+    /// The files that say this, each with its content.
+    pub fn checkpoints(&self, offsets: &Checkpoints) -> Vec<(PathBuf, Vec<u8>)> {
+        let file = |name: &str, offsets: &Offsets| {
+            let entries: Vec<_> = offsets.iter().map(|((topic, p), offset)| (topic.clone(), *p, *offset)).collect();
+            (self.path.join(name), checkpoint::format_offsets(&entries))
+        };
+        vec![
+            file(HIGH_WATERMARKS, &offsets.high_watermarks),
+            file(LOG_STARTS, &offsets.log_starts),
+            file(RECOVERY_POINTS, &offsets.recovery_points),
+        ]
     }
 
-    pub fn write_log_starts(&self, offsets: &Offsets) -> io::Result<()> {
-        self.write_offsets(LOG_STARTS, offsets)
-    }
-
-    pub fn write_high_watermarks(&self, offsets: &Offsets) -> io::Result<()> {
-        self.write_offsets(HIGH_WATERMARKS, offsets)
+    /// Notes in which boot of this machine the directory was last in use, and returns whether it was this one: then
+    /// everything that was written is there, flushed or not. JVM brokers neither read nor write the file; what they
+    /// wrote meanwhile is there for the same reason.
+    pub fn note_boot(&self) -> io::Result<bool> {
+        let Some(id) = self.disk.boot_id() else { return Ok(false) };
+        let path = self.path.join(BOOT_ID);
+        let is_same = self.disk.exists(&path) && self.disk.read(&path)? == id.as_bytes();
+        if !is_same {
+            self.disk.write_atomically(&path, id.as_bytes())?;
+        }
+        Ok(is_same)
     }
 }
 

@@ -79,6 +79,11 @@ impl Disk for RealDisk {
         Ok(Box::new(file))
     }
 
+    fn boot_id(&self) -> Option<String> {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+    }
+
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         let stat = rustix::fs::statvfs(path)?;
         Ok((stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize))

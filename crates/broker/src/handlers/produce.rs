@@ -5,7 +5,7 @@ use protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use protocol::messages::{ProduceRequest, ProduceResponse};
-use protocol::records::{Batch, Scratch, ValidationError, recompress, validate};
+use protocol::records::{Batch, ValidationError, recompress, validate};
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Uuid};
 use replication::{AppendRefused, PartitionKey};
@@ -175,13 +175,13 @@ impl Node {
     ) -> Result<AppendInfo, Refused> {
         let missing = self.missing(key, version >= TOPIC_IDS_FROM);
         let Some(replica) = self.replicas.all.get_mut(&key) else { return Err(missing.into()) };
-        if !replica.partition.is_leader() {
+        if !replica.partition.is_leader() || !self.replicas.is_published {
             return Err(ErrorCode::NotLeaderOrFollower.into());
         }
         let rules = settings::produce_rules(&replica.topic_config, version, now);
-        let mut scratch = Scratch::default();
+        let scratch = &mut self.scratch;
         let validated =
-            validate(bytes, &rules, &mut scratch).map_err(|error| Refused { code: error.code, error: Some(error) })?;
+            validate(bytes, &rules, scratch).map_err(|error| Refused { code: error.code, error: Some(error) })?;
         if validated.header.is_transactional() {
             // No transaction coordinator exists here that could have begun one.
             return Err(ErrorCode::InvalidTxnState.into());
@@ -190,7 +190,7 @@ impl Node {
             None => replica.partition.append_as_leader(bytes, AppendOrigin::Client, acks == -1, now),
             Some(codec) => {
                 let batch = Batch::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
-                let mut other = recompress(&batch, codec, &mut scratch).map_err(|_| ErrorCode::CorruptMessage)?;
+                let mut other = recompress(&batch, codec, scratch).map_err(|_| ErrorCode::CorruptMessage)?;
                 replica.partition.append_as_leader(&mut other, AppendOrigin::Client, acks == -1, now)
             }
         };
