@@ -1,1 +1,45 @@
-//! tools
+//! Apache Kafka's command-line tools, native: the same flags, results, error lines and exit codes as 4.3.1, without a
+//! JVM. Each tool is one file; [`find`] knows them by every name they are called by.
+
+pub mod client;
+mod console_consumer;
+mod console_producer;
+mod java;
+mod jopt;
+pub mod props;
+pub mod random;
+pub mod terminal;
+mod topics;
+
+pub use jopt::KAFKA_VERSION;
+use terminal::Terminal;
+
+pub struct Tool {
+    /// As a sub-command of the binary.
+    pub name: &'static str,
+    /// As a script of Kafka, without `.sh`.
+    pub script: &'static str,
+    pub about: &'static str,
+    pub main: fn(&[String], &mut Terminal<'_>) -> u8,
+}
+
+const fn tool(
+    name: &'static str,
+    script: &'static str,
+    about: &'static str,
+    main: fn(&[String], &mut Terminal<'_>) -> u8,
+) -> Tool {
+    Tool { name, script, about, main }
+}
+
+pub const TOOLS: &[Tool] = &[
+    tool("topics", "kafka-topics", "create, list, describe, alter and delete topics", topics::main),
+    tool("console-producer", "kafka-console-producer", "send lines as records", console_producer::main),
+    tool("console-consumer", "kafka-console-consumer", "print records", console_consumer::main),
+];
+
+/// By sub-command (`topics`) or by the name of Kafka's script (`kafka-topics`, `kafka-topics.sh`).
+pub fn find(name: &str) -> Option<&'static Tool> {
+    let bare = name.strip_suffix(".sh").unwrap_or(name);
+    TOOLS.iter().find(|tool| tool.name == bare || tool.script == bare)
+}

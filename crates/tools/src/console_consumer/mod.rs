@@ -1,0 +1,207 @@
+//! `kafka-console-consumer`: prints records.
+//!
+//! DIFFERS: without `--partition` Kafka's tool joins a consumer group that nobody will use again. This one reads all
+//! partitions directly from their leaders, and commits nothing; `--group` is refused until there are groups.
+
+pub mod formatter;
+mod options;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::client::consumer::{Consumer, Message};
+use crate::client::{Client, ClientError, Topics};
+use crate::jopt::Stop;
+use crate::terminal::Terminal;
+use options::{Options, USAGE, Wanted};
+
+const CLASS: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+
+/// How long one fetch waits for records; bounds how late Ctrl-C is noticed.
+const POLL: Duration = Duration::from_millis(250);
+/// How often to look whether the cluster has more topics or partitions.
+const REFRESH: Duration = Duration::from_secs(30);
+
+pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
+    let options = match USAGE.parse(args, terminal).and_then(|parsed| Options::of(&parsed, terminal)) {
+        Ok(options) => options,
+        Err(Stop::Message(message)) => return Stop::Usage(message).report(&USAGE, terminal),
+        Err(stop) => return stop.report(&USAGE, terminal),
+    };
+    let settings = match options.settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            terminal.log("ERROR", "Unknown error when running consumer: ", CLASS);
+            terminal.error(error.exception());
+            return 1;
+        }
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    // If the signal cannot be caught, Ctrl-C ends the tool without its last line.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, stop.clone());
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone());
+    let consumer = Consumer::new(Client::new(settings), options.fetch);
+    let mut run = Run { options, consumer, count: 0, last_record: Instant::now(), refreshed: None, warned: false };
+    let end = run.read(&stop, terminal);
+    let _ = terminal.out.flush();
+    match end {
+        End::Done => {}
+        End::Failed(exception) => {
+            terminal.log("ERROR", "Error processing message, terminating consumer process: ", CLASS);
+            terminal.error(exception);
+        }
+        End::NobodyListens => terminal.error("Unable to write to standard out, closing consumer."),
+        End::BadRecord(exception) => {
+            terminal.error(format_args!("Processed a total of {} messages", run.count));
+            terminal.log("ERROR", "Unknown error when running consumer: ", CLASS);
+            terminal.error(exception);
+            return 1;
+        }
+    }
+    terminal.error(format_args!("Processed a total of {} messages", run.count));
+    0
+}
+
+enum End {
+    Done,
+    /// Nothing came in time, or the cluster refuses.
+    Failed(String),
+    /// The reader of the output is gone.
+    NobodyListens,
+    /// A record that its deserializer refuses.
+    BadRecord(String),
+}
+
+struct Run {
+    options: Options,
+    consumer: Consumer,
+    count: u64,
+    last_record: Instant,
+    refreshed: Option<Instant>,
+    warned: bool,
+}
+
+impl Run {
+    fn read(&mut self, stop: &AtomicBool, terminal: &mut Terminal<'_>) -> End {
+        let max = self.options.max_messages;
+        while !stop.load(Ordering::Relaxed) && max.is_none_or(|max| self.count < max) {
+            if let Err(error) = self.maybe_assign() {
+                return End::Failed(error.exception());
+            }
+            match self.poll(terminal) {
+                Ok(None) => {}
+                Ok(Some(end)) => return end,
+                Err(error) => return End::Failed(error.exception()),
+            }
+            if terminal.out.flush().is_err() {
+                return End::NobodyListens;
+            }
+            if self.options.timeout.is_some_and(|timeout| self.last_record.elapsed() > timeout) {
+                return End::Failed("org.apache.kafka.common.errors.TimeoutException".to_owned());
+            }
+        }
+        End::Done
+    }
+
+    /// One round of fetches; says if it is the last.
+    fn poll(&mut self, terminal: &mut Terminal<'_>) -> Result<Option<End>, ClientError> {
+        let left = self.options.timeout.map_or(POLL, |timeout| timeout.saturating_sub(self.last_record.elapsed()));
+        let (options, count, last) = (&self.options, &mut self.count, &mut self.last_record);
+        let mut end = None;
+        let mut buffer = Vec::new();
+        self.consumer.poll(POLL.min(left).max(Duration::from_millis(1)), |message: &Message<'_>| {
+            *count += 1;
+            *last = Instant::now();
+            let before = buffer.len();
+            if let Err(exception) = options.formatter.write(message, &mut buffer) {
+                buffer.truncate(before);
+                if !options.skip_errors {
+                    end = Some(End::BadRecord(exception));
+                    return false;
+                }
+                terminal.log("ERROR", "Error processing message, skipping this message: ", CLASS);
+                terminal.error(exception);
+            }
+            options.max_messages.is_none_or(|max| *count < max)
+        })?;
+        if terminal.out.write_all(&buffer).is_err() {
+            end = Some(End::NobodyListens);
+        }
+        Ok(end)
+    }
+
+    /// Looks for the partitions to read: at the start, while they are missing, and now and then.
+    fn maybe_assign(&mut self) -> Result<(), ClientError> {
+        let complete = match &self.options.wanted {
+            Wanted::Partition(topic, partition, _) => self.consumer.is_assigned(topic, *partition),
+            Wanted::Topic(_) | Wanted::Matching(_) => self.refreshed.is_some_and(|at| at.elapsed() < REFRESH),
+        };
+        if complete {
+            return Ok(());
+        }
+        let result = match &self.options.wanted {
+            Wanted::Partition(topic, ..) | Wanted::Topic(topic) => {
+                self.consumer.client.refresh_once(Topics::Named(&[topic.as_str()]), true)
+            }
+            Wanted::Matching(_) => self.consumer.client.refresh_once(Topics::All, false),
+        };
+        match result {
+            Ok(()) => {}
+            Err(ClientError::Network(_)) => {
+                std::thread::sleep(self.consumer.client.settings.retry_backoff);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
+        self.assign_known()
+    }
+
+    fn assign_known(&mut self) -> Result<(), ClientError> {
+        let mut found = false;
+        let mut assign = Vec::new();
+        for (name, topic) in &self.consumer.client.metadata.topics {
+            match &self.options.wanted {
+                Wanted::Partition(wanted, ..) | Wanted::Topic(wanted) if wanted != name => continue,
+                Wanted::Matching(regex) if !regex.is_match(name) || topic.internal => continue,
+                _ => {}
+            }
+            use protocol::error::ErrorCode;
+            match topic.error {
+                ErrorCode::None => {}
+                ErrorCode::UnknownTopicOrPartition | ErrorCode::LeaderNotAvailable => {
+                    if !std::mem::replace(&mut self.warned, true) {
+                        self.consumer.client.warn(&format!(
+                            "The metadata response from the cluster reported a recoverable issue with correlation id 2 : \
+                             {{{name}={}}}",
+                            topic.error.name()
+                        ));
+                    }
+                    continue;
+                }
+                ErrorCode::InvalidTopicException => {
+                    let message = format!("Invalid topics: [{name}]");
+                    return Err(ClientError::Server { code: topic.error, message });
+                }
+                code => return Err(ClientError::server(code, None)),
+            }
+            found = true;
+            match &self.options.wanted {
+                Wanted::Partition(_, partition, offset) => {
+                    if topic.partitions.contains_key(partition) {
+                        assign.push((name.clone(), *partition, *offset));
+                    }
+                }
+                _ => assign.extend(topic.partitions.keys().map(|partition| (name.clone(), *partition, None))),
+            }
+        }
+        for (topic, partition, offset) in assign {
+            if !self.consumer.is_assigned(&topic, partition) {
+                self.consumer.assign(&topic, partition, offset);
+            }
+        }
+        let waiting = !found && !matches!(self.options.wanted, Wanted::Matching(_));
+        self.refreshed = if waiting { None } else { Some(Instant::now()) };
+        Ok(())
+    }
+}
