@@ -1,18 +1,42 @@
 //! Everything that is run on this repository: `cargo xtask <command>`.
 
+mod bench;
+mod ci;
+mod cluster;
 mod codegen;
+mod deny;
+mod jars;
+mod stages;
+mod stories;
+mod tidy;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <command>
+  test [--only STAGE]...  everything CI runs; with --only just these stages
+  tidy [--write]          layers, forbidden calls, lengths, differences; --write renews what is generated from the code
+  codegen [--check]       the messages of crates/protocol from their schema
+  jars                    Apache Kafka's jars into target/kafka, for tests and comparisons
+  deny                    licences and advisories, by cargo-deny
+  bench produce [--seconds N] [--pairs N] [--only kafka|zwirn]
+                          produce with RF=3 and acks=all: Apache Kafka against Zwirn";
 
 fn main() -> ExitCode {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the workspace").to_owned();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args[..] {
+        ["test", ref rest @ ..] => ci::run(&root, rest),
+        ["tidy"] => tidy::run(&root, false),
+        ["tidy", "--write"] => tidy::run(&root, true),
         ["codegen"] => codegen::run(&root, false),
         ["codegen", "--check"] => codegen::run(&root, true),
-        _ => Err("usage: cargo xtask codegen [--check]".to_owned()),
+        ["jars"] => jars::run(&root),
+        ["deny"] => deny::run(&root),
+        ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),
+        _ => Err(USAGE.to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -217,6 +217,7 @@ impl Default for Records<'_> {
 
 /// Tagged fields that this version of the schema does not know, kept so that they go out as they came in.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[allow(clippy::box_collection, reason = "one word in every generated struct, where there are hardly ever any")]
 pub struct UnknownTags(Option<Box<Vec<(u32, Vec<u8>)>>>);
 
 impl UnknownTags {

@@ -202,7 +202,7 @@ impl<'m> Emitter<'m> {
         let flexible = self.message.flexible.contains(v);
         let fields = self.message.fields(name).iter();
         let sum: usize = fields
-            .filter(|f| f.versions.contains(v) && !f.tag.is_some_and(|(_, tagged)| !tagged.is_empty()))
+            .filter(|f| f.versions.contains(v) && f.tag.is_none_or(|(_, tagged)| tagged.is_empty()))
             .map(|f| {
                 let compact = flexible && !f.never_flexible;
                 match f.type_name.as_str() {

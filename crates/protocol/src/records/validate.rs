@@ -112,8 +112,7 @@ pub fn validate(bytes: &[u8], rules: &Rules, scratch: &mut Scratch) -> Result<Va
 fn check_records(batch: &Batch<'_>, rules: &Rules, scratch: &mut Scratch) -> Result<(), ValidationError> {
     let mut code = ErrorCode::InvalidRecord;
     let mut faults = Vec::new();
-    let mut expected = 0;
-    for record in batch.records(scratch)? {
+    for (expected, record) in (0..).zip(batch.records(scratch)?) {
         let record = record?;
         if record.offset_delta != expected {
             return Err(ValidationError::new(ErrorCode::InvalidRecord, "offsets within the batch are not consecutive"));
@@ -124,7 +123,6 @@ fn check_records(batch: &Batch<'_>, rules: &Rules, scratch: &mut Scratch) -> Res
                 faults.push(RecordFault { index: expected, message });
             }
         }
-        expected += 1;
     }
     if faults.is_empty() {
         return Ok(());
