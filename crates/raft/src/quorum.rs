@@ -147,10 +147,10 @@ impl Quorum {
         let is_idle = matches!(self.role, Role::Unattached(_) | Role::Follower(_) | Role::Resigned(_));
         if self.is_only_voter() && is_idle {
             self.become_prospective(false, now);
-        } else if let Role::Candidate(candidate) = &self.role {
-            if candidate.tally.is_granted() {
-                self.become_leader(now);
-            }
+        } else if let Role::Candidate(candidate) = &self.role
+            && candidate.tally.is_granted()
+        {
+            self.become_leader(now);
         }
     }
 

@@ -238,12 +238,12 @@ impl Quorum {
             partition.preferred_candidates.iter().map(key).collect()
         };
         let own = self.cfg.key();
-        if let Role::Follower(follower) = &mut self.role {
-            if follower.leader == leader {
-                let position = successors.iter().position(|key| key.admits(&own)).unwrap_or(successors.len());
-                let wait = successor_backoff_ms(position, successors.len(), self.cfg.election_backoff_max_ms);
-                follower.fetch_due_ms = now.mono_ms + wait;
-            }
+        if let Role::Follower(follower) = &mut self.role
+            && follower.leader == leader
+        {
+            let position = successors.iter().position(|key| key.admits(&own)).unwrap_or(successors.len());
+            let wait = successor_backoff_ms(position, successors.len(), self.cfg.election_backoff_max_ms);
+            follower.fetch_due_ms = now.mono_ms + wait;
         }
         self.end_response(ctx, ErrorCode::None)
     }

@@ -140,10 +140,11 @@ impl Quorum {
     pub fn read_committed(&mut self, next_offset: Option<i64>, bytes_max: usize) -> io::Result<CommittedRead> {
         let Some(high_watermark) = self.high_watermark() else { return Ok(CommittedRead::UpToDate) };
         let is_behind = next_offset.is_none_or(|next| next < self.log.start_offset());
-        if is_behind && next_offset.is_none_or(|next| next < high_watermark) {
-            if let Some(id) = self.log.snapshots.latest() {
-                return self.read_snapshot(id).map(CommittedRead::Snapshot);
-            }
+        if is_behind
+            && next_offset.is_none_or(|next| next < high_watermark)
+            && let Some(id) = self.log.snapshots.latest()
+        {
+            return self.read_snapshot(id).map(CommittedRead::Snapshot);
         }
         let next = next_offset.unwrap_or(0);
         if next >= high_watermark {

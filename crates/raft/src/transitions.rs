@@ -253,10 +253,10 @@ impl Quorum {
         let from = self.role.name();
         let old_high_watermark = self.high_watermark();
         let old = std::mem::replace(&mut self.role, role);
-        if let Role::Follower(follower) = old {
-            if let Some(part) = follower.download {
-                part.discard();
-            }
+        if let Role::Follower(follower) = old
+            && let Some(part) = follower.download
+        {
+            part.discard();
         }
         self.high_watermark = old_high_watermark;
         self.epoch = epoch;
@@ -422,10 +422,10 @@ impl Quorum {
 
     /// We have just promised our vote.
     pub(crate) fn hold_back(&mut self, now: Now) {
-        if let Role::Follower(follower) = &mut self.role {
-            if let Evidence::Refused { stand_due_ms } = &mut follower.evidence {
-                *stand_due_ms = (*stand_due_ms).max(now.mono_ms + PROMISE_HOLD_MS);
-            }
+        if let Role::Follower(follower) = &mut self.role
+            && let Evidence::Refused { stand_due_ms } = &mut follower.evidence
+        {
+            *stand_due_ms = (*stand_due_ms).max(now.mono_ms + PROMISE_HOLD_MS);
         }
     }
 }

@@ -182,10 +182,11 @@ impl VoterHistory {
     }
 
     pub fn add_voters(&mut self, offset: i64, voters: VoterSet) {
-        if let Some((at, last)) = self.voters.last() {
-            if at >= 0 && !last.has_overlapping_majority(&voters) {
-                tracing::warn!(offset, ?last, ?voters, "voter sets in a row without overlapping majorities");
-            }
+        if let Some((at, last)) = self.voters.last()
+            && at >= 0
+            && !last.has_overlapping_majority(&voters)
+        {
+            tracing::warn!(offset, ?last, ?voters, "voter sets in a row without overlapping majorities");
         }
         self.voters.add(offset, voters);
     }

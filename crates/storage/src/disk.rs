@@ -79,6 +79,7 @@ pub trait Disk: Send + Sync {
     }
 }
 
+#[allow(clippy::len_without_is_empty, reason = "a file's length, asked of the kernel")]
 pub trait DiskFile: Send + Sync {
     /// Reads until `buf` is full or the file ends; returns the bytes read.
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize>;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use protocol::records::{Batch, HEADER_LEN, LOG_OVERHEAD};
+use protocol::records::Batch;
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
@@ -348,7 +348,6 @@ fn clean_up(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     for batch in protocol::records::Batches::new(&bytes).flatten() {
         next = next.max(batch.header.next_offset());
     }
-    assert!(LOG_OVERHEAD < HEADER_LEN);
     for entry in &entries {
         let replaced = base_of(&entry.name).is_some_and(|base| (first..next).contains(&base));
         let is_segment_file = ["log", "index", "timeindex", "txnindex"].iter().any(|s| entry.name.ends_with(s));
