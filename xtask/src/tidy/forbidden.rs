@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
     Rule {
         patterns: &["HashMap::new", "HashSet::new", "collections::HashMap", "collections::HashSet", "RandomState"],
         what: "a map with random order: use BTreeMap or rustc_hash",
-        allowed: &["xtask"],
+        allowed: &MAINS,
     },
     Rule {
         patterns: &["static mut ", "thread_local!", "lazy_static!", "LazyLock", "static ref "],
