@@ -1,8 +1,103 @@
-//! What a user does, with real processes: the stories of the README, with our own tools and with Apache Kafka's.
+//! What a user does, with real processes: the stories of the README, with our own tools and with Apache Kafka's. Three
+//! nodes are formatted and started, nodes are killed, garbage is thrown at them, and what was promised is checked.
 //!
-//! Every stage says in the table what it left out and why, such as the tools of Kafka where there is no JDK.
+//! Every stage says in the table what it left out and why, such as the tools of Kafka where there is no JDK. Every
+//! story has its directory under `target/stories`, kept if the story fails; every wait ends; every process is stopped by
+//! its id.
 
-use crate::stages::Stages;
+mod bad_input;
+mod by_hand;
+mod cluster;
+mod faults;
+mod kafka_tools;
+mod process;
+mod wire;
 
-/// Each story is a stage; add them here.
-pub fn run(_stages: &mut Stages) {}
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::jars::Kafka;
+use crate::stages::{self, Outcome, Stages};
+
+/// What the stories need of this machine.
+pub(crate) struct Env {
+    /// The release binary under test.
+    pub binary: PathBuf,
+    pub kafka: Result<Kafka, String>,
+    pub stories: PathBuf,
+}
+
+/// Figures and remarks go to the notes, one each.
+type Story = fn(&Env, &mut Vec<String>) -> Result<(), String>;
+
+/// Name, whether Apache Kafka's tools are needed, and the story.
+const STORIES: &[(&str, bool, Story)] = &[
+    ("story by-hand", false, by_hand::story),
+    ("story same-as-kafka", true, by_hand::same_as_kafka),
+    ("story kafka-tools", true, kafka_tools::story),
+    ("story producer-perf", true, kafka_tools::producer_perf),
+    ("story kcat", false, kafka_tools::kcat),
+    ("story leader-killed", true, faults::leader_killed),
+    ("story leader-stopped", true, faults::leader_stopped),
+    ("story all-killed", true, faults::all_killed),
+    ("story bad-input", false, bad_input::story),
+    ("story demo", false, faults::demo),
+];
+
+/// Each story is a stage.
+pub fn run(stages: &mut Stages) {
+    let mut env: Option<Result<Env, String>> = None;
+    for (name, needs_kafka, story) in STORIES {
+        stages.run(name, |root| {
+            let env = env.get_or_insert_with(|| Env::new(root)).as_ref().map_err(String::clone)?;
+            if let (true, Err(why)) = (*needs_kafka, &env.kafka) {
+                return Ok(Outcome::LeftOut(why.clone()));
+            }
+            let mut notes = Vec::new();
+            let result = story(env, &mut notes);
+            for note in &notes {
+                println!("    {note}");
+            }
+            result.map(|()| notes.into_iter().next_back().map_or(Outcome::Passed, Outcome::Note))
+        });
+    }
+}
+
+impl Env {
+    /// Builds the release binary, unless `ZWIRN_BINARY` names another that understands the same commands.
+    fn new(root: &Path) -> Result<Env, String> {
+        let target = stages::target_dir(root);
+        let binary = match std::env::var_os("ZWIRN_BINARY") {
+            Some(binary) => PathBuf::from(binary),
+            None => {
+                stages::cargo(root, &["build", "--quiet", "--release", "-p", "zwirn"])?;
+                target.join("release/zwirn")
+            }
+        };
+        let binary = binary.canonicalize().map_err(|e| format!("{}: {e}", binary.display()))?;
+        Ok(Env { binary, kafka: Kafka::get(root).map_err(|missing| missing.0), stories: target.join("stories") })
+    }
+}
+
+/// Asks until the answer is yes; the last "no" is the reason of the failure.
+pub(crate) fn wait_until(
+    limit: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> Result<(), String>,
+) -> Result<Duration, String> {
+    let started = Instant::now();
+    loop {
+        match ask() {
+            Ok(()) => return Ok(started.elapsed()),
+            Err(why) if started.elapsed() > limit => {
+                return Err(format!("{what}: not within {:.0} s: {why}", limit.as_secs_f64()));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// A condition of a story.
+pub(crate) fn expect(holds: bool, what: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(what()) }
+}

@@ -1,0 +1,230 @@
+//! Nodes die and are stopped while a producer writes with acks=all; what was acknowledged must be there, once and in
+//! order. The producer is Apache Kafka's VerifiableProducer, which reports every acknowledgement.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::cluster::Cluster;
+use super::process::{Follower, finish};
+use super::{Env, expect, kafka_tools, wait_until};
+
+const TOPIC: &str = "acknowledged";
+const RECORDS_PER_SECOND: u32 = 2_000;
+
+struct Producer {
+    follower: Follower,
+}
+
+/// What the producer was told.
+struct Acknowledged {
+    /// In the order of acknowledgement.
+    values: Vec<u64>,
+    times: Vec<Instant>,
+    errors: Vec<String>,
+}
+
+impl Producer {
+    fn start(env: &Env, cluster: &Cluster, seconds: u32) -> Result<Producer, String> {
+        // Its defaults would neither retry nor be idempotent.
+        let config = cluster.dir.join("producer.properties");
+        let text = "enable.idempotence=true\nretries=2147483647\ndelivery.timeout.ms=60000\nrequest.timeout.ms=5000\n\
+                    linger.ms=1\n";
+        fs::write(&config, text).map_err(|e| e.to_string())?;
+        let (servers, records) = (cluster.bootstrap(), (RECORDS_PER_SECOND * seconds).to_string());
+        let rate = RECORDS_PER_SECOND.to_string();
+        let args = [
+            "--topic",
+            TOPIC,
+            "--bootstrap-server",
+            &servers,
+            "--acks",
+            "-1",
+            "--throughput",
+            &rate,
+            "--max-messages",
+            &records,
+            "--command-config",
+            &config.to_string_lossy(),
+        ];
+        let command = env.kafka_command("org.apache.kafka.tools.VerifiableProducer", &args)?;
+        let follower = Follower::start(command, &cluster.dir.join("producer.err"))?;
+        wait_until(Duration::from_secs(20), "the producer's first thousand acknowledgements", || {
+            expect(follower.count() > 1_000, || format!("{} so far", follower.count()))
+        })?;
+        Ok(Producer { follower })
+    }
+
+    fn finish(self) -> Result<Acknowledged, String> {
+        let mut acknowledged = Acknowledged { values: Vec::new(), times: Vec::new(), errors: Vec::new() };
+        for (time, line) in self.follower.finish(Duration::from_secs(90))? {
+            let Ok(event) = serde_json::from_str::<serde_json::Value>(&line) else { continue };
+            match event["name"].as_str() {
+                Some("producer_send_success") => {
+                    let value = event["value"].as_str().and_then(|v| v.parse().ok());
+                    acknowledged.values.push(value.ok_or_else(|| format!("no number in {line}"))?);
+                    acknowledged.times.push(time);
+                }
+                Some("producer_send_error") => acknowledged.errors.push(line),
+                _ => {}
+            }
+        }
+        Ok(acknowledged)
+    }
+}
+
+impl Acknowledged {
+    /// The longest time without an acknowledgement.
+    fn silence(&self) -> Duration {
+        self.times.windows(2).map(|w| w[1] - w[0]).max().unwrap_or_default()
+    }
+
+    /// Everything acknowledged is in the topic exactly once, and the topic is in the order of sending.
+    fn check(&self, env: &Env, cluster: &Cluster) -> Result<String, String> {
+        expect(self.errors.is_empty(), || format!("{} sends failed: {}", self.errors.len(), self.errors[0]))?;
+        let servers = cluster.bootstrap();
+        let args = [
+            "--bootstrap-server",
+            &servers,
+            "--topic",
+            TOPIC,
+            "--partition",
+            "0",
+            "--offset",
+            "earliest",
+            "--timeout-ms",
+            "4000",
+        ];
+        let read = env.kafka("org.apache.kafka.tools.consumer.ConsoleConsumer", &args, "")?;
+        let found: Vec<u64> = read.stdout.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        let disorder = found.windows(2).position(|w| w[1] <= w[0]);
+        expect(disorder.is_none(), || {
+            let at = disorder.unwrap_or_default();
+            format!("record {} is followed by {}", found[at], found[at + 1])
+        })?;
+        let there: BTreeSet<u64> = found.iter().copied().collect();
+        let lost: Vec<&u64> = self.values.iter().filter(|v| !there.contains(v)).collect();
+        expect(lost.is_empty(), || {
+            let head = &lost[..lost.len().min(10)];
+            format!("{} of {} acknowledged records are lost: {head:?} …", lost.len(), self.values.len())
+        })?;
+        Ok(format!(
+            "{} records acknowledged, {} in the topic, none lost, doubled or out of order",
+            self.values.len(),
+            found.len()
+        ))
+    }
+}
+
+fn cluster_with_topic(env: &Env, name: &str) -> Result<Cluster, String> {
+    let cluster = Cluster::start(env, name, "")?;
+    let servers = cluster.bootstrap();
+    let create = [
+        "topics",
+        "--bootstrap-server",
+        &servers,
+        "--create",
+        "--topic",
+        TOPIC,
+        "--partitions",
+        "1",
+        "--replication-factor",
+        "3",
+        "--config",
+        "min.insync.replicas=2",
+    ];
+    env.zwirn(&create)?.good()?;
+    cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(10))?;
+    Ok(cluster)
+}
+
+/// kill -9 of the leader, twice, each time restarted.
+pub fn leader_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
+    let mut cluster = cluster_with_topic(env, "leader-killed")?;
+    let producer = Producer::start(env, &cluster, 20)?;
+    for round in 1..=2 {
+        std::thread::sleep(Duration::from_secs(1));
+        let leader = cluster.leader(TOPIC)?;
+        let killed_at = Instant::now();
+        cluster.kill(leader)?;
+        wait_until(Duration::from_secs(20), "another leader", || {
+            let now = cluster.leader(TOPIC)?;
+            expect(now != leader, || format!("node {leader} still leads"))
+        })?;
+        let took = killed_at.elapsed();
+        let next = cluster.leader(TOPIC)?;
+        std::thread::sleep(Duration::from_secs(1));
+        cluster.start_node(leader)?;
+        let whole = cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(40))?;
+        notes.push(format!(
+            "round {round}: node {leader} killed, node {next} leads after {} ms; ISR whole {:.1} s after the restart",
+            took.as_millis(),
+            whole.as_secs_f64()
+        ));
+    }
+    let acknowledged = producer.finish()?;
+    notes.push(format!("longest silence of the producer: {} ms", acknowledged.silence().as_millis()));
+    notes.push(acknowledged.check(env, &cluster)?);
+    cluster.replicas_are_equal(&format!("{TOPIC}-0"), "00000000000000000000.log")?;
+    cluster.done();
+    Ok(())
+}
+
+/// SIGTERM of the leader: leaderships move first, and clients see no error.
+pub fn leader_stopped(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
+    let mut cluster = cluster_with_topic(env, "leader-stopped")?;
+    let producer = Producer::start(env, &cluster, 12)?;
+    for round in 1..=2 {
+        let leader = cluster.leader(TOPIC)?;
+        let took = cluster.stop(leader, Duration::from_secs(20))?;
+        notes.push(format!("round {round}: node {leader} stopped within {} ms", took.as_millis()));
+        let marker = cluster.node(leader).log_dir.join(".kafka_cleanshutdown");
+        expect(marker.exists(), || format!("node {leader} left no {}", marker.display()))?;
+        cluster.start_node(leader)?;
+        cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(40))?;
+    }
+    let acknowledged = producer.finish()?;
+    notes.push(format!("longest silence of the producer: {} ms", acknowledged.silence().as_millis()));
+    notes.push(acknowledged.check(env, &cluster)?);
+    cluster.stop_all(Duration::from_secs(20))?;
+    notes.push(kafka_tools::sanity_check(env, &cluster)?);
+    cluster.done();
+    Ok(())
+}
+
+/// kill -9 of all three at once while records flow, then a restart of all.
+pub fn all_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
+    let mut cluster = cluster_with_topic(env, "all-killed")?;
+    let producer = Producer::start(env, &cluster, 15)?;
+    std::thread::sleep(Duration::from_secs(1));
+    for id in 1..=3 {
+        cluster.kill(id)?;
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let started = Instant::now();
+    for id in 1..=3 {
+        cluster.start_node(id)?;
+    }
+    wait_until(Duration::from_secs(40), "a leader after the restart", || cluster.leader(TOPIC).map(|_| ()))?;
+    notes.push(format!("a leader {} ms after the start of the killed nodes", started.elapsed().as_millis()));
+    cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(40))?;
+    let acknowledged = producer.finish()?;
+    notes.push(format!("longest silence of the producer: {} ms", acknowledged.silence().as_millis()));
+    notes.push(acknowledged.check(env, &cluster)?);
+    cluster.replicas_are_equal(&format!("{TOPIC}-0"), "00000000000000000000.log")?;
+    cluster.done();
+    Ok(())
+}
+
+/// Command one of the README.
+pub fn demo(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
+    let dir = env.stories.join(format!("demo-{}", std::process::id()));
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut command = Command::new(&env.binary);
+    command.arg("demo").current_dir(&dir);
+    let told = finish(command, "", Duration::from_secs(90))?.good()?;
+    notes.push(format!("{} lines told", told.stdout.lines().count()));
+    let _ = fs::remove_dir_all(&dir);
+    Ok(())
+}
