@@ -24,6 +24,9 @@ use crate::voters::{Voter, VoterHistory, VoterSet};
 /// How often old snapshots and the log below them are looked at (`RaftMetadataLogCleanerManager`).
 const CLEAN_PERIOD_MS: i64 = 60_000;
 
+/// After the start, when a voter that knows no leader asks for votes.
+const FIRST_ELECTION_MS: std::ops::Range<i64> = 20..120;
+
 /// Role changes that one turn may chain: Unattached, Prospective, Candidate, Leader is the longest way.
 const STEPS_MAX: usize = 8;
 
@@ -115,7 +118,7 @@ impl Quorum {
     fn take_first_role(&mut self, election: ElectionState, now: Now) {
         let own = self.cfg.key();
         let log_epoch = self.log.last_epoch();
-        let due = self.election_due(now);
+        let due = self.first_election_due(now);
         let voters = self.history.voters();
         let (epoch, role) = if election.epoch < log_epoch {
             tracing::warn!(epoch = election.epoch, log_epoch, "quorum-state is behind the log");
@@ -180,6 +183,15 @@ impl Quorum {
             return i64::MAX;
         }
         now.mono_ms + self.election_timeout()
+    }
+
+    /// DIFFERS: Kafka waits out an election timeout at start too, a second or two in which a new cluster does nothing. A
+    /// node that has just come up has heard of no leader that it could disturb; if there is one, a PreVote finds out.
+    fn first_election_due(&mut self, now: Now) -> i64 {
+        if !self.is_voter() {
+            return i64::MAX;
+        }
+        now.mono_ms + self.rng.i64(FIRST_ELECTION_MS)
     }
 
     pub(crate) fn election_timeout(&mut self) -> i64 {
