@@ -13,6 +13,8 @@ use crate::output::Output;
 
 /// One connection's share of a turn.
 const TURN_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// The same for tiny requests, whose answers may be many times their size.
+const TURN_FRAMES_MAX: usize = 1000;
 /// A peer that does not take its answers is not read on until it does.
 const OUTPUT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -88,19 +90,23 @@ impl Channel {
     /// Reads frames and gives each to the node where it lies.
     pub fn read(&mut self, at: &mut ReadContext<'_>) -> ReadEnd {
         let mut total = 0;
+        let mut frames = 0;
         loop {
             if !self.may_read(at.node) {
                 return ReadEnd::Paused;
             }
             let purpose = self.purpose;
-            let mut take = |frame: &mut [u8]| hand_on(purpose, frame, at.node, at.metrics);
+            let mut take = |frame: &mut [u8]| {
+                frames += 1;
+                hand_on(purpose, frame, at.node, at.metrics)
+            };
             if let Err(error) = self.reader.pump(at.budget, &mut take) {
                 return ReadEnd::Broken(error.to_string());
             }
             if !self.may_read(at.node) {
                 return ReadEnd::Paused;
             }
-            if total >= TURN_BYTES_MAX {
+            if total >= TURN_BYTES_MAX || frames >= TURN_FRAMES_MAX {
                 return ReadEnd::More;
             }
             let (room, is_shared) = match self.reader.make_room(at.budget, at.over_budget) {
@@ -121,7 +127,10 @@ impl Channel {
             self.last_active_ms = at.now_ms;
             self.last_read_ms = at.now_ms;
             if is_shared {
-                let mut take = |frame: &mut [u8]| hand_on(purpose, frame, at.node, at.metrics);
+                let mut take = |frame: &mut [u8]| {
+                    frames += 1;
+                    hand_on(purpose, frame, at.node, at.metrics)
+                };
                 if let Err(error) = self.reader.feed(&mut at.scratch[..n], at.budget, &mut take) {
                     return ReadEnd::Broken(error.to_string());
                 }

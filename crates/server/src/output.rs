@@ -13,6 +13,8 @@ use crate::sendfile::sendfile;
 
 /// Slices in one call; Linux takes 1024, few answers need more than two.
 const SLICES_MAX: usize = 64;
+/// Up to this size, what waits is gathered into one buffer.
+const GATHER_BYTES_MAX: usize = 16 * 1024;
 /// One connection's share of a turn, so that a fast reader does not keep others waiting.
 const TURN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// One read of a file that sendfile cannot send.
@@ -51,8 +53,13 @@ impl Output {
 
     pub fn push_bytes(&mut self, bytes: Vec<u8>) {
         self.bytes += bytes.len();
-        if !bytes.is_empty() {
-            self.pieces.push_back(Piece::Bytes { bytes, at: 0 });
+        match self.pieces.back_mut() {
+            // A crowd of small answers becomes few buffers: less memory, fewer slices.
+            Some(Piece::Bytes { bytes: last, .. }) if last.len() + bytes.len() <= GATHER_BYTES_MAX => {
+                last.extend_from_slice(&bytes);
+            }
+            _ if bytes.is_empty() => {}
+            _ => self.pieces.push_back(Piece::Bytes { bytes, at: 0 }),
         }
     }
 
