@@ -1,6 +1,7 @@
 //! Apache Kafka's command-line tools, native: the same flags, results, error lines and exit codes as 4.3.1, without a
 //! JVM. Each tool is one file; [`find`] knows them by every name they are called by.
 
+mod argparse;
 pub mod client;
 mod console_consumer;
 mod console_producer;
@@ -8,6 +9,7 @@ mod java;
 mod jopt;
 pub mod props;
 pub mod random;
+pub mod storage;
 pub mod terminal;
 mod topics;
 
@@ -34,6 +36,7 @@ const fn tool(
 
 pub const TOOLS: &[Tool] = &[
     tool("topics", "kafka-topics", "create, list, describe, alter and delete topics", topics::main),
+    tool("storage", "kafka-storage", "format a node's directories, show what is in them", storage::main),
     tool("console-producer", "kafka-console-producer", "send lines as records", console_producer::main),
     tool("console-consumer", "kafka-console-consumer", "print records", console_consumer::main),
 ];

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use metadata::config::parse_properties;
+
 #[derive(Clone, Debug, Default)]
 pub struct Props(BTreeMap<String, String>);
 
@@ -16,23 +18,8 @@ impl Props {
         Ok(Props::parse(&text))
     }
 
-    /// Java's properties format: comments, three kinds of separators, lines continued by a backslash, escapes.
     pub fn parse(text: &str) -> Props {
-        let mut map = BTreeMap::new();
-        let mut lines = text.lines();
-        while let Some(line) = lines.next() {
-            let mut logical = line.trim_start().to_owned();
-            if logical.is_empty() || logical.starts_with(['#', '!']) {
-                continue;
-            }
-            while logical.chars().rev().take_while(|c| *c == '\\').count() % 2 == 1 {
-                logical.pop();
-                logical.push_str(lines.next().unwrap_or("").trim_start());
-            }
-            let (key, value) = split(&logical);
-            map.insert(key, value);
-        }
-        Props(map)
+        Props(parse_properties(text).into_iter().map(|property| (property.key, property.value)).collect())
     }
 
     pub fn set(&mut self, key: &str, value: impl Into<String>) {
@@ -78,54 +65,6 @@ impl Props {
     }
 }
 
-/// Key and value of a logical line, with escapes resolved.
-fn split(line: &str) -> (String, String) {
-    let mut key = String::new();
-    let mut chars = line.chars().peekable();
-    while let Some(&c) = chars.peek() {
-        match c {
-            '=' | ':' => break,
-            c if c.is_whitespace() => break,
-            '\\' => {
-                chars.next();
-                unescape(&mut chars, &mut key);
-            }
-            c => {
-                chars.next();
-                key.push(c);
-            }
-        }
-    }
-    while chars.next_if(|c| c.is_whitespace()).is_some() {}
-    if chars.next_if(|c| matches!(c, '=' | ':')).is_some() {
-        while chars.next_if(|c| c.is_whitespace()).is_some() {}
-    }
-    let mut value = String::new();
-    while let Some(c) = chars.next() {
-        if c == '\\' {
-            unescape(&mut chars, &mut value);
-        } else {
-            value.push(c);
-        }
-    }
-    (key, value)
-}
-
-fn unescape(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, out: &mut String) {
-    match chars.next() {
-        Some('t') => out.push('\t'),
-        Some('n') => out.push('\n'),
-        Some('r') => out.push('\r'),
-        Some('f') => out.push('\x0c'),
-        Some('u') => {
-            let digits: String = chars.by_ref().take(4).collect();
-            out.push(u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32).unwrap_or('\u{fffd}'));
-        }
-        Some(c) => out.push(c),
-        None => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Props;
@@ -135,6 +74,6 @@ mod tests {
         let text = "# c\n! c\na=1\n b : 2 \nc 3\nd=x\\\n   y\ne\\=f=\\u0041\\tb\n\nempty=\n";
         let props = Props::parse(text);
         let pairs: Vec<_> = props.iter().collect();
-        assert_eq!(pairs, [("a", "1"), ("b", "2"), ("c", "3"), ("d", "xy"), ("e=f", "A\tb"), ("empty", "")]);
+        assert_eq!(pairs, [("a", "1"), ("b", "2 "), ("c", "3"), ("d", "xy"), ("e=f", "A\tb"), ("empty", "")]);
     }
 }

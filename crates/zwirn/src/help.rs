@@ -2,6 +2,10 @@
 
 use std::fmt::Write;
 
+/// Commands that Kafka does not have, or has under another name.
+const OWN: &[(&str, &str)] =
+    &[("server", "run a node: zwirn server server.properties [--override key=value]"), ("help", "this text")];
+
 pub fn overview() -> String {
     let mut out = String::from(
         "zwirn: an Apache Kafka broker and controller, and Kafka's tools, in one program.\n\
@@ -9,9 +13,10 @@ pub fn overview() -> String {
          Usage: zwirn <command> [arguments]      zwirn <command> --help explains a command\n\
          \n",
     );
-    out.push_str("The node:\n");
-    let _ = writeln!(out, "  {:<22}{}\n", "server", "runs a broker, a controller or both");
-    out.push_str("Kafka's tools (same flags and results as Apache Kafka's; kafka-<name> works as well):\n");
+    for (name, about) in OWN {
+        let _ = writeln!(out, "  {name:<22}{about}");
+    }
+    out.push_str("\nKafka's tools (same flags and results as Apache Kafka's; kafka-<name> works as well):\n");
     for tool in tools::TOOLS {
         let _ = writeln!(out, "  {:<22}{}", tool.name, tool.about);
     }
@@ -20,7 +25,7 @@ pub fn overview() -> String {
 
 /// For a command that does not exist: names the nearest one that does.
 pub fn unknown(command: &str) -> String {
-    let names = ["help", "server"].into_iter().chain(tools::TOOLS.iter().map(|tool| tool.name));
+    let names = OWN.iter().map(|(name, _)| *name).chain(tools::TOOLS.iter().map(|tool| tool.name));
     let nearest = names.map(|name| (distance(command, name), name)).min();
     let mut out = format!("zwirn: there is no command '{command}'");
     if let Some((1..=2, name)) = nearest {

@@ -42,7 +42,6 @@ fn dispatch(command: &str, args: &[String]) -> Option<ExitCode> {
             println!("zwirn {} (Apache Kafka {} protocol)", env!("CARGO_PKG_VERSION"), tools::KAFKA_VERSION);
             return Some(ExitCode::SUCCESS);
         }
-        // Ahead of the tools, which hold standard output: the server's log goes there from several threads.
         "server" | "kafka-server-start" | "kafka-server-start.sh" => return Some(server::run(args)),
         _ => {}
     }
