@@ -5,6 +5,7 @@ mod argparse;
 pub mod client;
 mod console_consumer;
 mod console_producer;
+pub mod dump_log;
 mod java;
 mod jopt;
 pub mod props;
@@ -39,6 +40,7 @@ pub const TOOLS: &[Tool] = &[
     tool("storage", "kafka-storage", "format a node's directories, show what is in them", storage::main),
     tool("console-producer", "kafka-console-producer", "send lines as records", console_producer::main),
     tool("console-consumer", "kafka-console-consumer", "print records", console_consumer::main),
+    tool("dump-log", "kafka-dump-log", "show the files of a partition", dump_log::main),
 ];
 
 /// By sub-command (`topics`) or by the name of Kafka's script (`kafka-topics`, `kafka-topics.sh`).
