@@ -127,6 +127,9 @@ impl Quorum {
             // We may neither vote for another in this epoch, nor go on: what was not flushed may be gone, and writing
             // other records at the same offsets in the same epoch would make two logs look equal.
             let unacknowledged = voters.ids().filter(|&id| id != own.id).collect();
+            // The others find out by themselves that this epoch has no leader; a new epoch from here would only make
+            // them start over.
+            let due = self.election_due(now);
             let resigned = Resigned { unacknowledged, preferred_successors: Vec::new(), election_due_ms: due };
             (election.epoch, Role::Resigned(resigned))
         } else if election.voted_for(&own) && voters.is_voter(&own) {

@@ -20,6 +20,9 @@ use crate::segment::{Segment, file_name};
 use crate::txn_index::{self, AbortedTxn};
 use crate::{FlushWork, LogConfig};
 
+/// Appended bytes after which the producers' state is written between two rolls: what a restart after a crash replays.
+const PROGRESS_BYTES: u64 = 16 << 20;
+
 /// A disk that failed, or files that cannot be used as they are: for an operator.
 #[derive(Debug)]
 pub struct StorageError {
@@ -160,7 +163,12 @@ pub struct Log {
     /// The segment that was cut since the last flush: its length is not on disk, whatever the recovery point says.
     pub(crate) unsynced_cut: Option<i64>,
     pub(crate) size: u64,
-    pub(crate) rolls: u64,
+    /// Size of the log when the producers' state was last written, and the offset it was written for if no segment
+    /// begins there.
+    pub(crate) snapshot_bytes: u64,
+    pub(crate) interim_snapshot: Option<i64>,
+    /// The producers' state at the last such step.
+    pub(crate) earlier_producers: Option<ProducerStates>,
     scratch: Scratch,
 }
 
@@ -431,7 +439,42 @@ impl Log {
         let segment = segment.map_err(|e| self.failed(e))?;
         self.segments.insert(base_offset, segment);
         self.dir_is_dirty = true;
-        self.rolls += 1;
+        self.snapshot_bytes = self.size;
+        self.remove_interim_snapshot()
+    }
+
+    /// Writes down what recovery would otherwise have to find out again, if enough has been appended since: the
+    /// producers' state, and the index entries that wait in memory.
+    pub(crate) fn maybe_note_progress(&mut self) -> Result<(), StorageError> {
+        // Retention makes the log smaller; progress counts from there.
+        self.snapshot_bytes = self.snapshot_bytes.min(self.size);
+        if self.size - self.snapshot_bytes < PROGRESS_BYTES {
+            return Ok(());
+        }
+        let disk = self.disk.clone();
+        let segment = self.active();
+        let written = segment.index.write(&*disk).and_then(|()| segment.time_index.write(&*disk));
+        written.map_err(|e| self.failed(e))?;
+        self.snapshot_bytes = self.size;
+        self.producers.end_offset = self.next_offset;
+        // A snapshot keeps one batch of each producer, a replay five. Writing the state of one step ago makes recovery
+        // replay what a producer that is still there may send again.
+        let Some(earlier) = self.earlier_producers.replace(self.producers.clone()) else { return Ok(()) };
+        earlier.write_snapshot(&*self.disk, &self.dir).map_err(|e| self.failed(e))?;
+        self.remove_interim_snapshot()?;
+        self.interim_snapshot = Some(earlier.end_offset);
+        Ok(())
+    }
+
+    fn remove_interim_snapshot(&mut self) -> Result<(), StorageError> {
+        let Some(offset) = self.interim_snapshot.take() else { return Ok(()) };
+        if self.segments.contains_key(&offset) {
+            return Ok(());
+        }
+        let path = self.dir.join(file_name(offset, "snapshot"));
+        if self.disk.exists(&path) {
+            self.disk.remove_file(&path).map_err(|e| self.failed(e))?;
+        }
         Ok(())
     }
 
@@ -596,7 +639,9 @@ impl Log {
             doomed: Vec::new(),
             unsynced_cut: None,
             size: 0,
-            rolls: 0,
+            snapshot_bytes: 0,
+            interim_snapshot: None,
+            earlier_producers: None,
             scratch: Scratch::default(),
         }
     }

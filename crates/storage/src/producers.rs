@@ -72,7 +72,7 @@ pub enum Sequenced {
     Duplicate(ProducedBatch),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ProducerStates {
     entries: BTreeMap<i64, ProducerEntry>,
     /// Open transactions by first offset.

@@ -132,7 +132,7 @@ impl Log {
         let trusted =
             evidence != Evidence::Unknown && segment.index.load(&*self.disk) && segment.time_index.load(&*self.disk);
         // Everything before the last index entry was written long before the end: a process that died there left it
-        // whole. Headers are walked all the same, cheaply, since the tail's positions come from them.
+        // whole, and only what follows is walked.
         let crc_from = match (trusted, evidence) {
             (_, Evidence::CleanShutdown) => u32::MAX,
             (true, _) => segment.index.last().map_or(0, |e| e.at),
@@ -140,9 +140,14 @@ impl Log {
         };
         let size = segment.size;
         let file = segment.file().map_err(failed)?;
-        segment.forget();
+        let mut expected = match trusted {
+            true => segment.resume_at_last_entry().map_err(failed)?.unwrap_or(base),
+            false => base,
+        };
+        if expected == base {
+            segment.forget();
+        }
         let mut buf = Vec::new();
-        let mut expected = base;
         while segment.size < size {
             let at = segment.size;
             segment.size = size;
@@ -223,6 +228,9 @@ impl Log {
         let active = *self.segments.keys().next_back().expect("a segment");
         let first = if self.epochs.latest().is_some() { doubted_from.min(active) } else { i64::MIN };
         let dir = self.dir.clone();
+        if !changed && doubted_from == i64::MAX && self.last_epoch_is_known()? {
+            return Ok(());
+        }
         for (_, segment) in self.segments.range_mut(first..) {
             let mut at = 0;
             while let Some(header) = segment.header_at(at).map_err(|error| StorageError { path: dir.clone(), error })? {
@@ -234,6 +242,20 @@ impl Log {
             }
         }
         if changed { self.epochs.flush().map_err(|e| self.failed(e)) } else { Ok(()) }
+    }
+
+    /// Epochs are noted right behind the batches that begin them, in order: if that of the last batch is there, all are.
+    fn last_epoch_is_known(&mut self) -> Result<bool, StorageError> {
+        let dir = self.dir.clone();
+        let (_, segment) = self.segments.iter_mut().next_back().expect("a log has a segment");
+        let mut last = None;
+        let mut at = segment.index.last().map_or(0, |e| e.at);
+        while let Some(header) = segment.header_at(at).map_err(|error| StorageError { path: dir.clone(), error })? {
+            last = Some(header.partition_leader_epoch);
+            at = at.saturating_add(header.size() as u32);
+        }
+        let known = self.epochs.latest().map(|e| e.epoch);
+        Ok(last.is_some_and(|last| known.is_some_and(|known| known >= last)))
     }
 
     /// Loads the newest usable snapshot, without those who have not been heard of for long, and replays the batches
@@ -264,6 +286,8 @@ impl Log {
                 None => {}
             }
         }
+        self.snapshot_bytes = self.size;
+        self.earlier_producers = None;
         self.producers = states;
         self.replay_producers()
     }
@@ -284,7 +308,8 @@ impl Log {
                 let path = dir.join(file_name(base, "txnindex"));
                 txn_index::truncate(&*self.disk, &path, base).map_err(failed)?;
             }
-            let mut at = 0;
+            let segment = self.segments.get_mut(&base).expect("listed above");
+            let mut at = if from > base { segment.position_of(from).map_err(failed)? } else { 0 };
             loop {
                 let segment = self.segments.get_mut(&base).expect("listed above");
                 let Some(header) = segment.header_at(at).map_err(failed)? else { break };

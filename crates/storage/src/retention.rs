@@ -179,7 +179,7 @@ impl Log {
             self.disk.remove_file(&path).map_err(failed)?;
         }
         self.producers.expire(now.wall_ms, self.config.producer_expiration_ms);
-        Ok(())
+        self.maybe_note_progress()
     }
 
     /// Renames the directory so that nothing takes it for a replica; the caller removes it after the delay.

@@ -342,6 +342,22 @@ impl Segment {
         Ok(())
     }
 
+    /// Takes the segment as it is up to the last index entry, from where batches are noted again; returns the offset of
+    /// that batch, or `None` if the entry does not fit the file.
+    pub fn resume_at_last_entry(&mut self) -> io::Result<Option<i64>> {
+        let Some(entry) = self.index.last().copied() else { return Ok(None) };
+        let Some(header) = self.header_at(entry.at)?.filter(|h| h.last_offset() == entry.offset) else {
+            return Ok(None);
+        };
+        let Some(first) = self.header_at(0)? else { return Ok(None) };
+        self.first_timestamp = Some(first.max_timestamp);
+        self.max_timestamp = self.time_index.last().copied();
+        self.tail.clear();
+        self.bytes_since_index = 0;
+        self.size = entry.at;
+        Ok(Some(header.base_offset))
+    }
+
     /// Starts over with empty indexes and no memory of batches: they are noted again, one by one.
     pub fn forget(&mut self) {
         self.index.reset();
