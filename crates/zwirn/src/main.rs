@@ -3,7 +3,9 @@
 //! The first argument says what to be. Called through a link with the name of one of Kafka's scripts
 //! (`kafka-topics.sh`, `kafka-server-start`) the binary is that script.
 
+mod demo;
 mod help;
+mod local;
 
 use std::process::ExitCode;
 
@@ -42,7 +44,11 @@ fn dispatch(command: &str, args: &[String]) -> Option<ExitCode> {
             println!("zwirn {} (Apache Kafka {} protocol)", env!("CARGO_PKG_VERSION"), tools::KAFKA_VERSION);
             return Some(ExitCode::SUCCESS);
         }
-        "server" | "kafka-server-start" | "kafka-server-start.sh" => return Some(server::run(args)),
+        "server" | "kafka-server-start" | "kafka-server-start.sh" => {
+            local::follow_parent();
+            return Some(server::run(args));
+        }
+        "demo" => return Some(demo::run(args)),
         _ => {}
     }
     let tool = tools::find(command)?;
