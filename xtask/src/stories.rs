@@ -40,6 +40,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story leader-killed", true, faults::leader_killed),
     ("story leader-stopped", true, faults::leader_stopped),
     ("story all-killed", true, faults::all_killed),
+    ("story bad-minute", true, faults::bad_minute),
     ("story bad-input", false, bad_input::story),
     ("story demo", false, faults::demo),
 ];

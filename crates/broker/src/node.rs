@@ -32,6 +32,7 @@ use crate::quorum::QuorumReplay;
 use crate::registration::ControllerRegistration;
 use crate::replicas::Replicas;
 use crate::reply::{LocalId, ReplyTo};
+use crate::request::Early;
 use crate::status::{BrokerStatus, NodeStatus, QuorumStatus};
 
 /// Faults planted on purpose, one at a time, to prove that the simulator's checkers notice them. A test sets them;
@@ -86,6 +87,7 @@ pub struct Node {
     pub(crate) log_dirs: Vec<LogDir>,
 
     pub(crate) connections: Connections,
+    pub(crate) early: Early,
     pub(crate) links: Links<Pending>,
     pub(crate) control: ControlChannel,
     pub(crate) local_answers: VecDeque<(LocalId, Vec<u8>)>,

@@ -91,6 +91,7 @@ impl Node {
         if !self.replicas.is_published {
             self.replicas.is_published = true;
             self.set_strays_aside();
+            self.answer_early(now);
         }
         tracing::trace!(offset = self.replay.next - 1, "published");
     }
@@ -301,6 +302,12 @@ impl Node {
             if let Some(fetcher) = self.replicas.fetchers.get_mut(id) {
                 fetcher.hurry();
             }
+        }
+        // Whoever shuts down may go when every broker has said that it has seen this.
+        let is_leaving = |id: &i32| self.image.brokers.get(id).is_some_and(|b| b.in_controlled_shutdown && !b.fenced);
+        let mut others = delta.brokers.iter().filter(|id| **id != self.config.node_id);
+        if let Some(lifecycle) = self.lifecycle.as_mut().filter(|_| others.any(is_leaving)) {
+            lifecycle.hurry();
         }
         let leaders = self.replicas.all.iter().filter(|(_, r)| r.partition.is_leader());
         let keys: Vec<PartitionKey> = leaders

@@ -32,6 +32,32 @@ impl Context {
     }
 }
 
+/// Requests that came before the node knew the cluster.
+#[derive(Default)]
+pub(crate) struct Early {
+    requests: Vec<(Context, Vec<u8>, usize)>,
+    bytes: usize,
+}
+
+/// Questions about the cluster are small; clients that get no answer ask another broker.
+const EARLY_BYTES_MAX: usize = 4 << 20;
+
+impl Early {
+    fn hold(&mut self, cx: Context, frame: &[u8], body_at: usize) -> Result<(), String> {
+        if self.bytes + frame.len() > EARLY_BYTES_MAX {
+            return Err("this node has not caught up with the cluster, and too many wait for it".to_owned());
+        }
+        self.bytes += frame.len();
+        self.requests.push((cx, frame.to_vec(), body_at));
+        Ok(())
+    }
+
+    fn take(&mut self) -> Vec<(Context, Vec<u8>, usize)> {
+        self.bytes = 0;
+        std::mem::take(&mut self.requests)
+    }
+}
+
 /// What stands before the body.
 struct Head {
     key: ApiKey,
@@ -75,8 +101,35 @@ impl Node {
             correlation_id: head.correlation_id,
         };
         let context = Context { reply, kind, listener: Some(listener), peer };
+        if self.is_too_early(&context) {
+            return self
+                .early
+                .hold(context, frame, head.body_at)
+                .unwrap_or_else(|why| self.close_connection(conn, why));
+        }
         if let Err(error) = self.dispatch(&context, frame, head.body_at, now) {
             self.close_connection(conn, format!("{} version {} request: {error}", head.key.name(), head.version));
+        }
+    }
+
+    /// What a node that has just started replayed of the metadata log is of the past: its old leaders, its own ISR
+    /// before it died. Apache Kafka does not read from clients before it has caught up; here only the questions about
+    /// the cluster wait, since the node knows by itself which partitions it leads.
+    fn is_too_early(&self, cx: &Context) -> bool {
+        let asks_about_cluster = matches!(
+            cx.reply.key,
+            ApiKey::Metadata | ApiKey::DescribeCluster | ApiKey::DescribeTopicPartitions | ApiKey::DescribeConfigs
+        );
+        cx.kind == ListenerKind::Broker && asks_about_cluster && !self.replicas.is_published
+    }
+
+    /// The cluster is known now: whoever asked before gets the answer.
+    pub(crate) fn answer_early(&mut self, now: Now) {
+        for (cx, mut frame, body_at) in self.early.take() {
+            let result = self.dispatch(&cx, &mut frame, body_at, now);
+            if let (Err(error), Some(conn)) = (result, cx.reply.to.conn()) {
+                self.close_connection(conn, format!("{} request: {error}", cx.reply.key.name()));
+            }
         }
     }
 

@@ -92,6 +92,7 @@ impl Node {
         let is_broker = config.roles.broker;
         let mut node = Node {
             connections: Connections::default(),
+            early: Default::default(),
             links: Links::new(config.node_id),
             control: ControlChannel::default(),
             local_answers: VecDeque::new(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::cluster::Cluster;
 use super::process::{Follower, finish};
-use super::{Env, expect, kafka_tools, wait_until};
+use super::{Env, expect, kafka_tools, wait_until, wire};
 
 const TOPIC: &str = "acknowledged";
 const RECORDS_PER_SECOND: u32 = 2_000;
@@ -156,6 +156,7 @@ pub fn leader_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
         let next = cluster.leader(TOPIC)?;
         std::thread::sleep(Duration::from_secs(1));
         cluster.start_node(leader)?;
+        tells_no_past(&cluster, leader, next)?;
         let whole = cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(40))?;
         notes.push(format!(
             "round {round}: node {leader} killed, node {next} leads after {} ms; ISR whole {:.1} s after the restart",
@@ -167,6 +168,77 @@ pub fn leader_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     notes.push(format!("longest silence of the producer: {} ms", acknowledged.silence().as_millis()));
     notes.push(acknowledged.check(env, &cluster)?);
     cluster.replicas_are_equal(&format!("{TOPIC}-0"), "00000000000000000000.log")?;
+    cluster.done();
+    Ok(())
+}
+
+/// A node that comes back says nothing of the cluster, or what is true now.
+fn tells_no_past(cluster: &Cluster, restarted: i32, leader: i32) -> Result<(), String> {
+    let port = cluster.node(restarted).port;
+    let mut told = 0;
+    let asked = Instant::now();
+    while asked.elapsed() < Duration::from_secs(10) && told < 5 {
+        if let Ok(metadata) = wire::metadata(port, TOPIC) {
+            told += 1;
+            let seen = metadata.partitions.first().map(|p| p.leader);
+            expect(seen == Some(leader), || format!("restarted node {restarted} says {seen:?} leads, it is {leader}"))?;
+        }
+    }
+    expect(told > 0, || format!("restarted node {restarted} tells nothing for {:?}", asked.elapsed()))
+}
+
+/// A minute of bad luck: nodes are killed, frozen and stopped one after the other, in an order that a seed decides.
+pub fn bad_minute(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
+    let mut cluster = cluster_with_topic(env, "bad-minute")?;
+    let seed = u64::from(std::process::id());
+    notes.push(format!("seed {seed}"));
+    let mut state = seed;
+    let mut random = move |n: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % n
+    };
+    let seconds = 60;
+    let producer = Producer::start(env, &cluster, seconds)?;
+    let end = Instant::now() + Duration::from_secs(u64::from(seconds) - 12);
+    let mut deeds = Vec::new();
+    while Instant::now() < end {
+        let id = 1 + random(3) as i32;
+        let pause = Duration::from_millis(random(3_000));
+        match random(4) {
+            0 => {
+                cluster.freeze(id, true)?;
+                // Longer than a session, one time in three.
+                let frozen = if random(3) == 0 { Duration::from_secs(11) } else { pause };
+                std::thread::sleep(frozen);
+                cluster.freeze(id, false)?;
+                deeds.push(format!("froze {id} for {:.1} s", frozen.as_secs_f64()));
+            }
+            1 => {
+                cluster.stop(id, Duration::from_secs(40))?;
+                std::thread::sleep(pause);
+                cluster.start_node(id)?;
+                deeds.push(format!("stopped {id}"));
+            }
+            _ => {
+                cluster.kill(id)?;
+                std::thread::sleep(pause);
+                cluster.start_node(id)?;
+                deeds.push(format!("killed {id}"));
+            }
+        }
+        // Half of the time the next blow falls before the ISR is whole; min.insync.replicas=2 is what protects then.
+        if random(2) == 0 {
+            cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(40))?;
+        }
+    }
+    notes.push(deeds.join(", "));
+    cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(40))?;
+    let acknowledged = producer.finish()?;
+    notes.push(format!("longest silence of the producer: {} ms", acknowledged.silence().as_millis()));
+    notes.push(acknowledged.check(env, &cluster)?);
+    cluster.replicas_are_equal(&format!("{TOPIC}-0"), "00000000000000000000.log")?;
+    cluster.stop_all(Duration::from_secs(20))?;
+    kafka_tools::sanity_check(env, &cluster)?;
     cluster.done();
     Ok(())
 }

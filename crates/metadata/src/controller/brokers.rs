@@ -169,6 +169,11 @@ impl Controller {
         } else if next.is_fenced() {
             session.controlled_shutdown_offset = None;
         }
+        if next == ControlState::ShutdownNow {
+            // DIFFERS: Kafka keeps the session of a broker that it has let go, so that one which is started again at
+            // once is refused as a duplicate until `broker.session.timeout.ms` is over.
+            self.sessions.end(broker);
+        }
         let response = BrokerHeartbeatResponse {
             is_caught_up,
             is_fenced: next.is_fenced(),

@@ -391,10 +391,8 @@ fn controlled_shutdown_moves_leaders_and_waits_for_all() {
     assert!(cluster.heartbeat(leaving, |r| r.want_shut_down = true).should_shut_down);
     assert!(cluster.committed.brokers[&leaving].fenced);
 
+    // It may come back at once: it said itself that it goes.
     let epoch = cluster.epoch(leaving);
-    cluster.now_ms += 9_000;
-    cluster.heartbeat(others[0], |_| {});
-    cluster.heartbeat(others[1], |_| {});
     cluster.start(leaving, epoch);
     assert!(!cluster.committed.brokers[&leaving].in_controlled_shutdown);
 }
