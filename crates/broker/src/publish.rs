@@ -20,7 +20,7 @@ use crate::start::evidence_of;
 
 impl Node {
     /// Recovers every log under `log.dirs`; the image will say whose they are.
-    pub(crate) fn load_logs(&mut self, same_boot: &[bool], now: Now) -> Result<(), StorageError> {
+    pub(crate) fn load_logs(&mut self, now: Now) -> Result<(), StorageError> {
         let log_config = settings::log_config(&settings::topic_config(&self.image, &self.config, ""), &self.config);
         for (index, dir) in self.log_dirs.iter().enumerate() {
             let failed = |error| StorageError { path: dir.path.clone(), error };
@@ -40,7 +40,7 @@ impl Node {
                 let id = (topic, partition);
                 let options = OpenOptions {
                     topic_id: None,
-                    evidence: evidence_of(dir, same_boot.get(index).copied().unwrap_or(false)),
+                    evidence: evidence_of(dir),
                     recovery_point: recovery_points.get(&id).copied().unwrap_or(0),
                     log_start_offset: log_starts.get(&id).copied().unwrap_or(0),
                     now,

@@ -44,8 +44,11 @@ impl Node {
         });
         let lifecycle = self.lifecycle.as_ref().expect("only brokers register");
         let dirs = self.log_dirs.iter().filter(|d| self.config.log_dirs.contains(&d.path));
-        // KIP-966: the epoch of the last clean stop, the same in all directories, proves that nothing was lost.
-        let epochs = || dirs.clone().map(|d| if d.was_clean { d.clean_broker_epoch } else { -1 });
+        // KIP-966: the last epoch, the same in all directories, proves that nothing was lost.
+        // DIFFERS: Kafka knows it only after a clean stop. Here a process that was killed on a machine that stayed up
+        // has lost nothing either, and its replicas stay eligible; else a cluster whose brokers are all killed would
+        // have to choose its leaders blindly.
+        let epochs = || dirs.clone().map(storage::LogDir::intact_broker_epoch);
         let first = epochs().next().unwrap_or(-1);
         let previous_broker_epoch = match lifecycle.broker_epoch {
             -1 if epochs().all(|e| e == first) => first,
@@ -70,6 +73,12 @@ impl Node {
     pub(crate) fn on_registered(&mut self, response: &BrokerRegistrationResponse, now: Now) {
         if let Some(lifecycle) = &mut self.lifecycle {
             lifecycle.on_registered(response, now);
+            for dir in &self.log_dirs {
+                // Without the note a crash counts as one that may have lost something.
+                if let Err(error) = dir.note_boot(lifecycle.broker_epoch) {
+                    tracing::warn!(dir = %dir.path.display(), %error, "the broker epoch cannot be noted");
+                }
+            }
         }
         // The registration may have been replayed before its answer came.
         self.on_image_changed(now);

@@ -74,12 +74,7 @@ impl Node {
         let (log_dirs, cluster_id) = open_dirs(&config, &disk)?;
         let metadata_dir = log_dirs.iter().find(|d| d.path == config.metadata_log_dir);
         let metadata_dir = metadata_dir.expect("open_dirs opens the metadata directory");
-        let mut same_boot = Vec::with_capacity(log_dirs.len());
-        for dir in &log_dirs {
-            same_boot.push(dir.note_boot().map_err(|error| StartError::Dir(DirError::Io(dir.path.clone(), error)))?);
-        }
-        let metadata_is_same = log_dirs.iter().zip(&same_boot).any(|(d, same)| *same && d.path == metadata_dir.path);
-        let evidence = evidence_of(metadata_dir, metadata_is_same);
+        let evidence = evidence_of(metadata_dir);
         let quorum_config = quorum_config(&config, metadata_dir, &cluster_id, mutations.raft);
         let path = metadata_dir.path.join("__cluster_metadata-0");
         let log_config = crate::settings::metadata_log_config(&config);
@@ -124,7 +119,12 @@ impl Node {
             rng,
         };
         if is_broker {
-            node.load_logs(&same_boot, now).map_err(StartError::Log)?;
+            node.load_logs(now).map_err(StartError::Log)?;
+        }
+        // Only now: had we died while we were still looking for damage, the next start would have to look again.
+        for dir in &node.log_dirs {
+            let noted = dir.note_boot(dir.intact_broker_epoch());
+            noted.map_err(|error| StartError::Dir(DirError::Io(dir.path.clone(), error)))?;
         }
         Ok(node)
     }
@@ -138,11 +138,11 @@ impl Node {
 }
 
 /// What is known of the time since the directory was last in use.
-pub(crate) fn evidence_of(dir: &LogDir, same_boot: bool) -> Evidence {
-    match (dir.was_clean, same_boot) {
+pub(crate) fn evidence_of(dir: &LogDir) -> Evidence {
+    match (dir.was_clean, dir.same_boot) {
         (true, _) => Evidence::CleanShutdown,
-        (false, true) => Evidence::SameBoot,
-        (false, false) => Evidence::Unknown,
+        (false, Some(_)) => Evidence::SameBoot,
+        (false, None) => Evidence::Unknown,
     }
 }
 

@@ -58,7 +58,7 @@ impl Consumer {
             error => return Err(error.to_string()),
         }
         let Checkers { high_watermark, acknowledged, violations, .. } = checkers;
-        high_watermark.on_fetched(self.partition, self.position, part.high_watermark, violations);
+        high_watermark.on_fetched(self.partition, part.high_watermark);
         self.high_watermark = part.high_watermark;
         let bytes = part.records.as_ref().map_or(&[][..], |records| records.bytes());
         for batch in Batches::new(bytes) {

@@ -113,7 +113,8 @@ fn what_is_missing(world: &World) -> Option<String> {
                 return Some(format!("producer {i} has no answer for its last batch"));
             }
             Role::Consumer(consumer) => {
-                let end = world.checkers.acknowledged.end_of(consumer.partition).max(consumer.high_watermark);
+                let readable = world.checkers.high_watermark.seen(consumer.partition).max(consumer.high_watermark);
+                let end = world.checkers.acknowledged.end_of(consumer.partition).max(readable);
                 if consumer.position < end {
                     return Some(format!("consumer {i} is at {} of {end}", consumer.position));
                 }

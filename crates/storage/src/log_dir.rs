@@ -151,6 +151,9 @@ pub struct LogDir {
     pub was_clean: bool,
     /// The broker's epoch at that clean stop, −1 if unknown.
     pub clean_broker_epoch: i64,
+    /// The broker epoch of the last process that used the directory in this boot of the machine, −1 before it had one;
+    /// `None` if there was no such process. Everything that it had written is there, flushed or not.
+    pub same_boot: Option<i64>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -193,7 +196,14 @@ impl LogDir {
             disk.remove_file(&mark).and_then(|()| disk.sync_dir(path)).map_err(failed)?;
         }
         let id = meta.directory_id.expect("checked above");
-        Ok(LogDir { disk, path: path.to_owned(), id, meta, was_clean, clean_broker_epoch, _lock: lock })
+        let same_boot = last_run_of_boot(&*disk, path).map_err(failed)?;
+        Ok(LogDir { disk, path: path.to_owned(), id, meta, was_clean, clean_broker_epoch, same_boot, _lock: lock })
+    }
+
+    /// The broker epoch under which the directory was last written to, if nothing of that can have been lost since;
+    /// else −1. Kafka knows it only after a clean stop.
+    pub fn intact_broker_epoch(&self) -> i64 {
+        if self.was_clean { self.clean_broker_epoch } else { self.same_boot.unwrap_or(-1) }
     }
 
     /// Replica directories and the like, in name order.
@@ -238,18 +248,26 @@ impl LogDir {
         ]
     }
 
-    /// Notes in which boot of this machine the directory was last in use, and returns whether it was this one: then
-    /// everything that was written is there, flushed or not. JVM brokers neither read nor write the file; what they
-    /// wrote meanwhile is there for the same reason.
-    pub fn note_boot(&self) -> io::Result<bool> {
-        let Some(id) = self.disk.boot_id() else { return Ok(false) };
-        let path = self.path.join(BOOT_ID);
-        let is_same = self.disk.exists(&path) && self.disk.read(&path)? == id.as_bytes();
-        if !is_same {
-            self.disk.write_atomically(&path, id.as_bytes())?;
-        }
-        Ok(is_same)
+    /// Notes in which boot of this machine, and by which incarnation of the broker, the directory is in use. To be
+    /// called once all of it is recovered, and when the broker gets an epoch. It need not reach the disk: what it says
+    /// is void when the machine goes down. JVM brokers neither read nor write the file; what they wrote meanwhile is
+    /// there for the same reason.
+    pub fn note_boot(&self, broker_epoch: i64) -> io::Result<()> {
+        let Some(id) = self.disk.boot_id() else { return Ok(()) };
+        checkpoint::replace(&*self.disk, &self.path.join(BOOT_ID), format!("{id}\n{broker_epoch}\n").as_bytes())
     }
+}
+
+fn last_run_of_boot(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
+    let path = dir.join(BOOT_ID);
+    let (Some(id), true) = (disk.boot_id(), disk.exists(&path)) else { return Ok(None) };
+    let bytes = disk.read(&path)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    if lines.next() != Some(id.as_str()) {
+        return Ok(None);
+    }
+    Ok(Some(lines.next().and_then(|line| line.parse().ok()).unwrap_or(-1)))
 }
 
 /// From `{"version":0,"brokerEpoch":N}`; other content means that the epoch is unknown, not that the stop was unclean.

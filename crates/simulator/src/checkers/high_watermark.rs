@@ -1,4 +1,7 @@
-//! For a consumer the high watermark never goes back: what it could read, it can read.
+//! For a consumer the high watermark never goes back: what was below it once is there for ever.
+//!
+//! A new leader may not know yet how far its predecessor had come, and says less for a while (KIP-207): it must hold the
+//! records all the same, and must come to know. That no offset is lost the consumer itself sees.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +11,14 @@ pub struct HighWatermark {
 }
 
 impl HighWatermark {
-    /// An answer without an error to a fetch from `position`.
-    pub fn on_fetched(&mut self, partition: i32, position: i64, high_watermark: i64, violations: &mut Vec<String>) {
+    /// An answer without an error.
+    pub fn on_fetched(&mut self, partition: i32, high_watermark: i64) {
         let seen = self.seen.entry(partition).or_insert(0);
-        if high_watermark < *seen {
-            violations.push(format!(
-                "the high watermark of partition {partition} goes from {seen} back to {high_watermark} (read at {position})"
-            ));
-        }
         *seen = (*seen).max(high_watermark);
+    }
+
+    /// What a replica has, whoever it is: all that was readable, once everything has come right.
+    pub fn seen(&self, partition: i32) -> i64 {
+        self.seen.get(&partition).copied().unwrap_or(0)
     }
 }
