@@ -97,7 +97,13 @@ impl Client {
                 None => return false,
             }
         }
-        matches!(self.output.write(&self.stream), Ok((_, Progress::Blocked | Progress::More)))
+        loop {
+            match self.output.write(&self.stream) {
+                Ok((_, Progress::More)) => {}
+                Ok((_, Progress::Blocked)) => return true,
+                Ok((_, Progress::Empty)) | Err(_) => return false,
+            }
+        }
     }
 
     /// `None` when the peer is gone.

@@ -460,6 +460,7 @@ impl Reactor {
         // A socket without these still works.
         let _ = sockets::configure(&channel.stream, &self.config);
         channel.purpose = Purpose::Link { id: link, connected: true };
+        self.dirty.push(token);
         self.dials.end(link);
         self.node.link_up(link, clock::now());
     }

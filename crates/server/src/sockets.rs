@@ -63,6 +63,8 @@ pub fn open(address: SocketAddr, backlog: i32) -> io::Result<TcpListener> {
 /// DIFFERS: Kafka's default of 100 KiB turns off the kernel's own sizing, which serves fast and distant peers better.
 pub fn configure(stream: &TcpStream, config: &NodeConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // A peer whose machine died says nothing; without this its connection would stay for good where idle ones may.
+    sockopt::set_socket_keepalive(stream, true)?;
     let set =
         |key: &str, size: i32| if config.properties.contains_key(key) { usize::try_from(size).ok() } else { None };
     if let Some(size) = set("socket.send.buffer.bytes", config.socket_send_buffer_bytes) {

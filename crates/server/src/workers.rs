@@ -11,7 +11,9 @@ use mio::Waker;
 use storage::FlushWork;
 
 /// Disks take a few fsyncs at once well; more threads only wait for one another.
-const THREADS: usize = 4;
+const FLUSHERS: usize = 4;
+/// Apart from the flushers: a name server that does not answer must not hold up an fsync.
+const RESOLVERS: usize = 2;
 
 pub enum Job {
     Flush { id: FlushId, work: FlushWork },
@@ -23,69 +25,84 @@ pub enum Done {
     Resolved { link: LinkId, addresses: io::Result<Vec<SocketAddr>> },
 }
 
-struct Shared {
+/// The threads end with the process: a flush that hangs must not keep the node from stopping.
+pub struct Workers {
+    flushes: Arc<Queue>,
+    names: Arc<Queue>,
+    results: Arc<Results>,
+}
+
+/// Waiting jobs are bounded by their makers: one flush per log, one dial per link.
+#[derive(Default)]
+struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     wanted: Condvar,
+}
+
+struct Results {
     done: Mutex<Vec<Done>>,
     waker: Waker,
 }
 
-/// The threads end with the process: a flush that hangs must not keep the node from stopping.
-pub struct Workers {
-    shared: Arc<Shared>,
-}
-
 impl Workers {
     pub fn start(waker: Waker) -> io::Result<Workers> {
-        let shared = Arc::new(Shared {
-            jobs: Mutex::new(VecDeque::new()),
-            wanted: Condvar::new(),
-            done: Mutex::new(Vec::new()),
-            waker,
-        });
-        for at in 0..THREADS {
-            let shared = shared.clone();
-            thread::Builder::new().name(format!("worker-{at}")).spawn(move || shared.work())?;
+        let results = Arc::new(Results { done: Mutex::new(Vec::new()), waker });
+        let workers = Workers { flushes: Arc::default(), names: Arc::default(), results };
+        for (queue, name, count) in [(&workers.flushes, "flusher", FLUSHERS), (&workers.names, "resolver", RESOLVERS)] {
+            for at in 0..count {
+                let (queue, results) = (queue.clone(), workers.results.clone());
+                let work = move || while results.put(queue.take().run()) {};
+                thread::Builder::new().name(format!("{name}-{at}")).spawn(work)?;
+            }
         }
-        Ok(Workers { shared })
+        Ok(workers)
     }
 
-    /// Waiting jobs are bounded by their makers: one flush per log, one dial per link.
     pub fn submit(&self, job: Job) {
-        self.shared.jobs.lock().expect("no worker panics with the lock").push_back(job);
-        self.shared.wanted.notify_one();
+        let queue = match job {
+            Job::Flush { .. } => &self.flushes,
+            Job::Resolve { .. } => &self.names,
+        };
+        queue.jobs.lock().expect("no worker panics with the lock").push_back(job);
+        queue.wanted.notify_one();
     }
 
     pub fn take_done(&self) -> Vec<Done> {
-        std::mem::take(&mut *self.shared.done.lock().expect("no worker panics with the lock"))
+        std::mem::take(&mut *self.results.done.lock().expect("no worker panics with the lock"))
     }
 }
 
-impl Shared {
-    fn work(&self) {
+impl Queue {
+    fn take(&self) -> Job {
+        let mut jobs = self.jobs.lock().expect("no worker panics with the lock");
         loop {
-            let mut jobs = self.jobs.lock().expect("no worker panics with the lock");
-            let job = loop {
-                match jobs.pop_front() {
-                    Some(job) => break job,
-                    None => jobs = self.wanted.wait(jobs).expect("no worker panics with the lock"),
-                }
-            };
-            drop(jobs);
-            let done = match job {
-                Job::Flush { id, work } => Done::Flushed { id, result: work.run() },
-                Job::Resolve { link, host, port } => {
-                    Done::Resolved { link, addresses: (host.as_str(), port).to_socket_addrs().map(Iterator::collect) }
-                }
-            };
-            let mut all = self.done.lock().expect("no worker panics with the lock");
-            let is_first = all.is_empty();
-            all.push(done);
-            drop(all);
-            // One wake-up serves everything that comes before the loop looks.
-            if is_first && self.waker.wake().is_err() {
-                return;
+            match jobs.pop_front() {
+                Some(job) => return job,
+                None => jobs = self.wanted.wait(jobs).expect("no worker panics with the lock"),
             }
         }
+    }
+}
+
+impl Job {
+    fn run(self) -> Done {
+        match self {
+            Job::Flush { id, work } => Done::Flushed { id, result: work.run() },
+            Job::Resolve { link, host, port } => {
+                Done::Resolved { link, addresses: (host.as_str(), port).to_socket_addrs().map(Iterator::collect) }
+            }
+        }
+    }
+}
+
+impl Results {
+    /// Whether the loop is still there to take results.
+    fn put(&self, done: Done) -> bool {
+        let mut all = self.done.lock().expect("no worker panics with the lock");
+        let is_first = all.is_empty();
+        all.push(done);
+        drop(all);
+        // One wake-up serves everything that comes before the loop looks.
+        !is_first || self.waker.wake().is_ok()
     }
 }

@@ -101,10 +101,20 @@ impl fmt::Display for Warning {
     }
 }
 
+type Entries<'a> = BTreeMap<&'a str, (&'a str, Place)>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Line(u32),
+    /// The caller's list, which has no lines.
+    List,
+    CommandLine,
+}
+
 /// What was found while reading, in the order of finding.
 pub(super) struct Problems<'a> {
     origin: &'a str,
-    entries: BTreeMap<&'a str, (&'a str, Option<u32>)>,
+    entries: Entries<'a>,
     errors: Vec<ConfigError>,
     warnings: Vec<Warning>,
 }
@@ -126,8 +136,11 @@ impl Problems<'_> {
         ConfigError {
             key: key.to_owned(),
             value: entry.filter(|_| !is_secret).map(|(value, _)| (*value).to_owned()),
-            origin: self.origin.to_owned(),
-            line: entry.and_then(|(_, line)| *line),
+            origin: match entry {
+                Some((_, Place::CommandLine)) => "--override".to_owned(),
+                _ => self.origin.to_owned(),
+            },
+            line: entry.and_then(|(_, place)| if let Place::Line(line) = place { Some(*line) } else { None }),
             message: message.to_owned(),
         }
     }
@@ -139,7 +152,7 @@ impl NodeConfig {
         properties: &[(String, String)],
         origin: &str,
     ) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
-        let entries = properties.iter().map(|(key, value)| (key.as_str(), (value.as_str(), None)));
+        let entries = properties.iter().map(|(key, value)| (key.as_str(), (value.as_str(), Place::List)));
         NodeConfig::build(entries.collect(), origin)
     }
 
@@ -150,16 +163,13 @@ impl NodeConfig {
         overrides: &[(String, String)],
     ) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
         let file = parse_properties(text);
-        let mut entries: BTreeMap<&str, (&str, Option<u32>)> =
-            file.iter().map(|p| (p.key.as_str(), (p.value.as_str(), Some(p.line)))).collect();
-        entries.extend(overrides.iter().map(|(key, value)| (key.as_str(), (value.as_str(), None))));
+        let mut entries: Entries<'_> =
+            file.iter().map(|p| (p.key.as_str(), (p.value.as_str(), Place::Line(p.line)))).collect();
+        entries.extend(overrides.iter().map(|(key, value)| (key.as_str(), (value.as_str(), Place::CommandLine))));
         NodeConfig::build(entries, origin)
     }
 
-    fn build(
-        entries: BTreeMap<&str, (&str, Option<u32>)>,
-        origin: &str,
-    ) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
+    fn build(entries: Entries<'_>, origin: &str) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
         let mut values: BTreeMap<&str, &str> = entries.iter().map(|(key, (value, _))| (*key, *value)).collect();
         let mut problems = Problems { origin, entries, errors: Vec::new(), warnings: Vec::new() };
         share_node_id(&mut values, &mut problems);
