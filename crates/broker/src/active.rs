@@ -53,7 +53,7 @@ impl Node {
 
     /// The quorum has a leader, another one, or none.
     pub(crate) fn on_quorum_leader(&mut self, leader: Option<i32>, epoch: i32, is_me: bool, now: Now) {
-        tracing::info!(node = self.config.node_id, ?leader, epoch, "quorum leader");
+        tracing::info!(node = self.config.node_id, leader, epoch, "quorum leader");
         if self.active.as_ref().is_some_and(|active| !is_me || active.epoch != epoch) {
             self.lose_office(now);
         }

@@ -143,7 +143,7 @@ fn replay_batch(
         match ControlRecordType::parse(record.key.unwrap_or_default()) {
             Some(ControlRecordType::KRaftVoters) => {
                 let voters = from_record(&decode(value)?);
-                tracing::info!(offset, ?voters, "voters");
+                tracing::info!(offset, %voters, "the quorum's voters");
                 history.add_voters(offset, voters);
             }
             Some(ControlRecordType::KRaftVersion) => {

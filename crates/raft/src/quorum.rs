@@ -84,7 +84,8 @@ impl Quorum {
         log.load_history(&mut history, None)?;
         let state_file = StateFile::new(disk, metadata_dir);
         let election = state_file.read()?;
-        tracing::info!(voters = ?history.voters(), ?election, end = %log.end(), "metadata log opened");
+        let epoch = election.as_ref().map(|election| election.epoch);
+        tracing::info!(voters = %history.voters(), epoch, end = %log.end(), "metadata log opened");
 
         let peers = Peers::new(bootstrap_peers(&cfg), cfg.request_timeout_ms, cfg.retry_backoff_ms);
         let mut quorum = Quorum {

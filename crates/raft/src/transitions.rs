@@ -264,7 +264,8 @@ impl Quorum {
         self.peers.reset_all();
         self.persist();
         let state = self.election_state();
-        tracing::info!(from, to = self.role.name(), epoch, leader = state.leader, voted = ?state.voted, "quorum role");
+        let voted = state.voted.map(|voter| voter.id);
+        tracing::info!(from, to = self.role.name(), epoch, leader = state.leader, voted, "quorum role");
     }
 
     pub(crate) fn become_unattached(&mut self, epoch: i32, leader: Option<i32>, now: Now) {

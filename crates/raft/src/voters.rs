@@ -4,6 +4,7 @@
 //! committed or not; truncation takes it back. With kraft.version 0 it comes from the configuration.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::types::{Endpoint, Endpoints, KRaftVersions, ReplicaKey};
 
@@ -16,6 +17,20 @@ pub struct Voter {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VoterSet(BTreeMap<i32, Voter>);
+
+/// `1@host:port,2@host:port`, as `controller.quorum.voters` has it, by each voter's first endpoint.
+impl fmt::Display for VoterSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, voter) in self.0.values().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{}", voter.key.id)?;
+            if let Some((_, endpoint)) = voter.endpoints.iter().next() {
+                write!(f, "@{endpoint}")?;
+            }
+        }
+        Ok(())
+    }
+}
 
 impl VoterSet {
     pub fn new(voters: impl IntoIterator<Item = Voter>) -> Self {

@@ -10,6 +10,8 @@ mod leader;
 mod partition;
 mod read;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use fetcher::{FetchPosition, Fetched, Fetcher, FetcherOutcome, Limits};
 pub use isr::{AlterOutcome, IsrChange};

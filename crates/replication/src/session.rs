@@ -38,6 +38,7 @@ impl SessionEntry {
     }
 }
 
+#[derive(Debug)]
 pub struct FetchSession {
     pub is_follower: bool,
     pub uses_topic_ids: bool,
