@@ -7,7 +7,7 @@ use broker::{ConnId, LinkId, Node};
 use mio::net::TcpStream;
 
 use crate::clock;
-use crate::frame::{Budget, FrameReader, Room};
+use crate::frame::{Budget, FrameError, FrameReader, Room};
 use crate::metrics::Metrics;
 use crate::output::Output;
 
@@ -36,13 +36,13 @@ pub enum ReadEnd {
     /// The node or the output is full.
     Paused,
     /// The budget of receive memory is used up, see `Room::Exhausted`.
-    Exhausted {
-        missing: usize,
-        growth: usize,
-    },
+    Exhausted { missing: usize, growth: usize },
     /// The peer closed.
     Closed,
-    Broken(String),
+    /// The network or the peer broke it.
+    Broken(io::Error),
+    /// The peer sent what no frame can be.
+    Refused(FrameError),
 }
 
 pub struct Channel {
@@ -101,7 +101,7 @@ impl Channel {
                 hand_on(purpose, frame, at.node, at.metrics)
             };
             if let Err(error) = self.reader.pump(at.budget, &mut take) {
-                return ReadEnd::Broken(error.to_string());
+                return ReadEnd::Refused(error);
             }
             if !self.may_read(at.node) {
                 return ReadEnd::Paused;
@@ -120,7 +120,7 @@ impl Channel {
                 Ok(n) => n,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return ReadEnd::Drained,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return ReadEnd::Broken(error.to_string()),
+                Err(error) => return ReadEnd::Broken(error),
             };
             total += n;
             at.metrics.bytes_in += n as u64;
@@ -132,7 +132,7 @@ impl Channel {
                     hand_on(purpose, frame, at.node, at.metrics)
                 };
                 if let Err(error) = self.reader.feed(&mut at.scratch[..n], at.budget, &mut take) {
-                    return ReadEnd::Broken(error.to_string());
+                    return ReadEnd::Refused(error);
                 }
             } else {
                 self.reader.advance(n);

@@ -255,10 +255,17 @@ impl Reactor {
             ReadEnd::Paused => drop(self.paused.insert(token)),
             ReadEnd::Exhausted { missing, growth } => drop(self.starved.insert(token, (missing, growth))),
             ReadEnd::Closed => self.on_closed(token, now),
-            ReadEnd::Broken(reason) => {
-                if let Purpose::Conn { peer, listener, .. } = channel.purpose {
-                    let listener = &self.config.listeners[listener].name;
-                    tracing::warn!(%peer, listener, reason, "connection closed");
+            ReadEnd::Broken(error) => {
+                tracing::debug!(%error, "a connection broke while reading");
+                self.on_closed(token, now);
+            }
+            ReadEnd::Refused(error) => {
+                match channel.purpose {
+                    Purpose::Conn { peer, listener, .. } => {
+                        let listener = &self.config.listeners[listener].name;
+                        tracing::warn!(%peer, listener, %error, "connection closed");
+                    }
+                    Purpose::Link { .. } => tracing::warn!(%error, "connection to another node closed"),
                 }
                 self.on_closed(token, now);
             }
