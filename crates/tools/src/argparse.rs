@@ -12,6 +12,8 @@ pub enum Kind {
     Flag,
     Value,
     Append,
+    /// One or more values behind one name.
+    Many,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +35,10 @@ pub const fn required(long: &'static str, short: &'static str, help: &'static st
 
 pub const fn append(long: &'static str, short: &'static str, help: &'static str) -> Option_ {
     Option_ { long, short, kind: Kind::Append, required: false, help }
+}
+
+pub const fn many(long: &'static str, short: &'static str, help: &'static str) -> Option_ {
+    Option_ { long, short, kind: Kind::Many, required: false, help }
 }
 
 pub const fn flag(long: &'static str, short: &'static str, help: &'static str) -> Option_ {
@@ -77,7 +83,6 @@ impl Parsed {
         self.found.get(long).map_or(&[], Vec::as_slice)
     }
 
-    #[allow(dead_code)] // for the tools with numbers, which follow
     pub fn number<T: FromStr>(&self, long: &str) -> Result<Option<T>, String> {
         self.get(long)
             .map(|text| text.parse().map_err(|_| format!("argument --{long}: could not convert '{text}' to a number")))
@@ -110,7 +115,7 @@ impl Program {
     fn read(&self, args: &[String]) -> Result<Parsed, String> {
         let mut parsed = Parsed::default();
         let mut command: Option<&'static Command> = None;
-        let mut args = args.iter().map(String::as_str);
+        let mut args = args.iter().map(String::as_str).peekable();
         while let Some(arg) = args.next() {
             if !arg.starts_with('-') || arg == "-" {
                 if command.is_some() || self.commands.is_empty() {
@@ -126,9 +131,14 @@ impl Program {
                 (Kind::Flag, Some(_)) => return Err(format!("argument --{}: takes no value", option.long)),
                 (_, Some(value)) => values.push(value.to_owned()),
                 (_, None) => match args.next() {
-                    Some(value) if !value.starts_with('-') || value.len() == 1 => values.push(value.to_owned()),
+                    Some(value) if is_value(value) => values.push(value.to_owned()),
                     _ => return Err(format!("argument --{}: expected one argument", option.long)),
                 },
+            }
+            while option.kind == Kind::Many
+                && let Some(value) = args.next_if(|next| is_value(next))
+            {
+                values.push(value.to_owned());
             }
         }
         match command {
@@ -222,6 +232,11 @@ impl Program {
         }
         out
     }
+}
+
+/// A lone dash and negative numbers are values.
+fn is_value(arg: &str) -> bool {
+    !arg.starts_with('-') || arg.len() == 1 || arg.parse::<f64>().is_ok()
 }
 
 #[cfg(test)]

@@ -1,14 +1,20 @@
 //! Apache Kafka's command-line tools, native: the same flags, results, error lines and exit codes as 4.3.1, without a
 //! JVM. Each tool is one file; [`find`] knows them by every name they are called by.
 
+mod api_versions;
 mod argparse;
 pub mod client;
+mod cluster;
 mod console_consumer;
 mod console_producer;
 pub mod dump_log;
+mod get_offsets;
 mod java;
 mod jopt;
+mod links;
+mod producer_perf;
 pub mod props;
+mod quorum;
 pub mod random;
 pub mod storage;
 pub mod terminal;
@@ -20,7 +26,7 @@ use terminal::Terminal;
 pub struct Tool {
     /// As a sub-command of the binary.
     pub name: &'static str,
-    /// As a script of Kafka, without `.sh`.
+    /// As a script of Kafka, without `.sh`; empty if it has none.
     pub script: &'static str,
     pub about: &'static str,
     pub main: fn(&[String], &mut Terminal<'_>) -> u8,
@@ -40,11 +46,17 @@ pub const TOOLS: &[Tool] = &[
     tool("storage", "kafka-storage", "format a node's directories, show what is in them", storage::main),
     tool("console-producer", "kafka-console-producer", "send lines as records", console_producer::main),
     tool("console-consumer", "kafka-console-consumer", "print records", console_consumer::main),
+    tool("get-offsets", "kafka-get-offsets", "show offsets of partitions", get_offsets::main),
+    tool("metadata-quorum", "kafka-metadata-quorum", "show the quorum of controllers", quorum::main),
+    tool("cluster", "kafka-cluster", "show the cluster's id and nodes", cluster::main),
+    tool("broker-api-versions", "kafka-broker-api-versions", "show what brokers can do", api_versions::main),
+    tool("producer-perf-test", "kafka-producer-perf-test", "send records, measure", producer_perf::main),
     tool("dump-log", "kafka-dump-log", "show the files of a partition", dump_log::main),
+    tool("links", "", "make links named as Kafka's scripts", links::main),
 ];
 
 /// By sub-command (`topics`) or by the name of Kafka's script (`kafka-topics`, `kafka-topics.sh`).
 pub fn find(name: &str) -> Option<&'static Tool> {
     let bare = name.strip_suffix(".sh").unwrap_or(name);
-    TOOLS.iter().find(|tool| tool.name == bare || tool.script == bare)
+    TOOLS.iter().find(|tool| tool.name == bare || (!tool.script.is_empty() && tool.script == bare))
 }

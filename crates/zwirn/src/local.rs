@@ -137,7 +137,7 @@ impl LocalCluster {
             if known.as_ref().is_ok_and(|count| *count >= self.nodes.len()) {
                 return Ok(());
             }
-            for id in self.ended() {
+            if let Some(id) = self.ended().into_iter().next() {
                 return Err(format!("node {id} ended at once. {}", self.last_words(id)));
             }
             if Instant::now() >= deadline {

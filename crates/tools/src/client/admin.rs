@@ -238,7 +238,8 @@ impl Client {
         Ok(out)
     }
 
-    fn describe_by_metadata(&mut self, names: &[String]) -> Result<Vec<TopicDescription>, ClientError> {
+    /// What Metadata tells: no eligible leader replicas.
+    pub fn describe_by_metadata(&mut self, names: &[String]) -> Result<Vec<TopicDescription>, ClientError> {
         let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
         self.refresh("describeTopics", Topics::Named(&borrowed), false)?;
         names
@@ -320,6 +321,123 @@ impl Client {
         }
         Ok(out)
     }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterNode {
+    pub id: i32,
+    pub host: String,
+    pub port: i32,
+    pub rack: Option<String>,
+    pub fenced: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: String,
+    pub controller: i32,
+    pub nodes: Vec<ClusterNode>,
+}
+
+/// DescribeCluster's kinds of nodes.
+const ENDPOINTS_BROKERS: i8 = 1;
+const ENDPOINTS_CONTROLLERS: i8 = 2;
+
+impl Client {
+    /// The cluster's id, and its brokers, or its controllers if the client was pointed at controllers.
+    pub fn describe_cluster(&mut self, include_fenced: bool) -> Result<Cluster, ClientError> {
+        let kind = if self.settings.controllers { ENDPOINTS_CONTROLLERS } else { ENDPOINTS_BROKERS };
+        let build = |version: i16| DescribeClusterRequest {
+            endpoint_type: if version >= 1 { kind } else { ENDPOINTS_BROKERS },
+            include_fenced_brokers: version >= 2 && include_fenced,
+            ..Default::default()
+        };
+        let answer =
+            self.call("describeCluster", Target::Any, build, |response| ErrorCode::from_i16(response.error_code))?;
+        let response = answer.get()?;
+        outcome(response.error_code, response.error_message.as_deref())?;
+        let nodes = response.brokers.iter().map(|broker| ClusterNode {
+            id: broker.broker_id,
+            host: broker.host.to_string(),
+            port: broker.port,
+            rack: broker.rack.as_deref().map(str::to_owned),
+            fenced: broker.is_fenced,
+        });
+        let nodes = nodes.collect();
+        Ok(Cluster { id: response.cluster_id.to_string(), controller: response.controller_id, nodes })
+    }
+
+    pub fn unregister_broker(&mut self, id: i32) -> Result<(), ClientError> {
+        let build = |_: i16| UnregisterBrokerRequest { broker_id: id, ..Default::default() };
+        let answer =
+            self.call("unregisterBroker", Target::Any, build, |response| ErrorCode::from_i16(response.error_code))?;
+        let response = answer.get()?;
+        outcome(response.error_code, response.error_message.as_deref())
+    }
+
+    /// What the quorum's leader says of it.
+    pub fn describe_quorum(&mut self) -> Result<Quorum, ClientError> {
+        let build = |_: i16| DescribeQuorumRequest {
+            topics: vec![describe_quorum_request::TopicData {
+                topic_name: "__cluster_metadata".into(),
+                partitions: vec![describe_quorum_request::PartitionData::default()],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let answer = self.call("describeMetadataQuorum", Target::Any, build, |response| {
+            let partition = response.topics.first().and_then(|topic| topic.partitions.first());
+            let code =
+                if response.error_code == 0 { partition.map_or(0, |p| p.error_code) } else { response.error_code };
+            ErrorCode::from_i16(code)
+        })?;
+        let response = answer.get()?;
+        outcome(response.error_code, response.error_message.as_deref())?;
+        let partition = response.topics.first().and_then(|topic| topic.partitions.first());
+        let partition = partition.ok_or_else(|| incomplete("DescribeQuorum"))?;
+        outcome(partition.error_code, partition.error_message.as_deref())?;
+        let endpoints = |id: i32| {
+            let node = response.nodes.iter().find(|node| node.node_id == id);
+            let listeners = node.map_or(&[] as &[_], |node| node.listeners.as_slice());
+            listeners.iter().map(|l| format!("{}://{}:{}", l.name, l.host, l.port)).collect()
+        };
+        let member = |state: &describe_quorum_response::ReplicaState| QuorumMember {
+            id: state.replica_id,
+            directory_id: state.replica_directory_id,
+            log_end_offset: state.log_end_offset,
+            last_fetch_ms: state.last_fetch_timestamp,
+            last_caught_up_ms: state.last_caught_up_timestamp,
+            endpoints: endpoints(state.replica_id),
+        };
+        Ok(Quorum {
+            leader: partition.leader_id,
+            leader_epoch: partition.leader_epoch,
+            high_watermark: partition.high_watermark,
+            voters: partition.current_voters.iter().map(member).collect(),
+            observers: partition.observers.iter().map(member).collect(),
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumMember {
+    pub id: i32,
+    /// Zero where the quorum is static.
+    pub directory_id: Uuid,
+    pub log_end_offset: i64,
+    /// −1 if unknown.
+    pub last_fetch_ms: i64,
+    pub last_caught_up_ms: i64,
+    pub endpoints: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quorum {
+    pub leader: i32,
+    pub leader_epoch: i32,
+    pub high_watermark: i64,
+    pub voters: Vec<QuorumMember>,
+    pub observers: Vec<QuorumMember>,
 }
 
 fn incomplete(api: &str) -> ClientError {

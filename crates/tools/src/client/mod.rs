@@ -18,7 +18,10 @@ use protocol::api::ApiKey;
 use protocol::codec::Request;
 use protocol::error::ErrorCode;
 
-pub use admin::{ConfigEntry, Moves, NewTopic, PartitionDescription, SOURCE_DEFAULT, TopicDescription};
+pub use admin::{
+    Cluster, ClusterNode, ConfigEntry, Moves, NewTopic, PartitionDescription, Quorum, QuorumMember, SOURCE_DEFAULT,
+    TopicDescription,
+};
 pub use connection::{ANSWER_BYTES_MAX, Address, Answer, Connection, Versions, read_frame};
 pub use error::{ClientError, exception_class};
 pub use metadata::{Broker, Metadata, Partition, Topic, Topics};

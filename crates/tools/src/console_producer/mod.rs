@@ -3,6 +3,8 @@
 mod lines;
 mod options;
 
+pub use options::producer_config;
+
 use std::io::{BufRead, IsTerminal};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;

@@ -60,7 +60,11 @@ pub fn run(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) ->
         return Ok(());
     }
     let limit = parsed.number("partition-size-limit-per-response")?.unwrap_or(PAGE_LIMIT);
-    let mut topics = client.describe_topics(&names, limit)?;
+    // By id there is Metadata only, which does not know of eligible leader replicas.
+    let mut topics = match parsed.has("topic-id") {
+        true => client.describe_by_metadata(&names)?,
+        false => client.describe_topics(&names, limit)?,
+    };
     let configs = client.topic_configs(&names)?;
     let moves = client.reassignments()?;
     // A partition whose leader's broker is gone from the cluster is as good as without one.
