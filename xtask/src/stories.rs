@@ -6,6 +6,7 @@
 //! its id.
 
 mod bad_input;
+mod batches;
 mod by_hand;
 mod cluster;
 mod faults;
@@ -42,6 +43,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story all-killed", true, faults::all_killed),
     ("story bad-minute", true, faults::bad_minute),
     ("story bad-input", false, bad_input::story),
+    ("story bad-batches", false, batches::story),
     ("story demo", false, faults::demo),
 ];
 

@@ -49,6 +49,29 @@ pub fn metadata(port: u16, topic: &str) -> Result<Metadata, String> {
     Ok(Metadata { brokers, partitions })
 }
 
+/// Produce, version 8, acks=all, of one batch to partition 0: error code and base offset.
+pub fn produce(port: u16, topic: &str, records: &[u8]) -> Result<(i16, i64), String> {
+    let mut body = Vec::new();
+    body.extend((-1i16).to_be_bytes());
+    body.extend((-1i16).to_be_bytes());
+    body.extend(5_000i32.to_be_bytes());
+    body.extend(1i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(1i32.to_be_bytes());
+    body.extend(0i32.to_be_bytes());
+    body.extend((records.len() as i32).to_be_bytes());
+    body.extend(records);
+    let answer = request(port, 0, 8, &body)?;
+    let mut r = Reader { bytes: &answer };
+    r.i32()?;
+    r.string()?;
+    r.i32()?;
+    r.i32()?;
+    let error = i16::from_be_bytes(r.take(2)?.try_into().expect("two bytes"));
+    let offset = i64::from_be_bytes(r.take(8)?.try_into().expect("eight bytes"));
+    Ok((error, offset))
+}
+
 /// The body of the answer to one request with a header of version 1.
 pub fn request(port: u16, api: i16, version: i16, body: &[u8]) -> Result<Vec<u8>, String> {
     let mut stream = connect(port)?;

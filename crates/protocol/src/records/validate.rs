@@ -66,8 +66,12 @@ impl fmt::Display for ValidationError {
 impl From<RecordError> for ValidationError {
     fn from(error: RecordError) -> Self {
         let code = match error {
-            RecordError::UnsupportedMagic(_) | RecordError::Malformed(_) => ErrorCode::InvalidRecord,
+            RecordError::UnsupportedMagic(0 | 1) | RecordError::Malformed(_) => ErrorCode::InvalidRecord,
+            // DIFFERS: Kafka answers an unknown codec with UNKNOWN_SERVER_ERROR, which says nothing.
             RecordError::UnknownCompression(_) => ErrorCode::UnsupportedCompressionType,
+            // Kafka's answer to whatever its decompressor throws. Clients retry CORRUPT_MESSAGE, and sending the same
+            // bytes again helps nobody.
+            RecordError::Decompression(_) => ErrorCode::UnknownServerError,
             _ => ErrorCode::CorruptMessage,
         };
         ValidationError::new(code, error.to_string())
@@ -79,7 +83,8 @@ pub fn validate(bytes: &[u8], rules: &Rules, scratch: &mut Scratch) -> Result<Va
     let invalid = |message: &str| ValidationError::new(ErrorCode::InvalidRecord, message);
     let mut batches = Batches::new(bytes);
     let batch = batches.next().ok_or_else(|| invalid("the partition's records hold no whole batch"))??;
-    if !batches.rest().is_empty() {
+    let is_alone = batches.rest().is_empty();
+    if !is_alone && batches.next().is_some() {
         return Err(invalid("the partition's records hold more than one batch"));
     }
     let header = batch.header;
@@ -96,6 +101,10 @@ pub fn validate(bytes: &[u8], rules: &Rules, scratch: &mut Scratch) -> Result<Va
         return Err(ValidationError::new(ErrorCode::MessageTooLarge, message));
     }
     batch.verify_crc()?;
+    if !is_alone {
+        // DIFFERS: Kafka drops what is no whole batch; who sends such bytes has a fault worth knowing.
+        return Err(invalid("bytes that are no batch follow the batch"));
+    }
     if header.records_count <= 0 || header.records_count - 1 != header.last_offset_delta {
         return Err(invalid("the number of records differs from the range of offsets"));
     }
