@@ -28,7 +28,7 @@ pub(crate) fn log_config(topic: &TopicConfig, node: &NodeConfig) -> LogConfig {
             TimestampType::LogAppendTime => storage::TimestampType::LogAppendTime,
         },
         producer_expiration_ms: node.producer_id_expiration_ms,
-        reserve: topic.preallocate,
+        reserve: true,
     }
 }
 

@@ -47,7 +47,8 @@ pub struct Limits {
     pub response_max_bytes: i32,
 }
 
-/// Invariants: `sent` holds what the leader's session holds; `changed` and `delayed` name only `wanted` partitions.
+/// Invariants: `sent` holds what the leader's session holds; `changed` and `delayed` name only `wanted` partitions;
+/// what is in `sent` and not wanted now is `leaving`.
 pub struct Fetcher {
     local: i32,
     session_id: i32,
@@ -55,6 +56,8 @@ pub struct Fetcher {
     wanted: BTreeSet<PartitionKey>,
     sent: BTreeMap<PartitionKey, FetchPosition>,
     changed: BTreeSet<PartitionKey>,
+    /// In the leader's session, and not to stay there.
+    leaving: BTreeSet<PartitionKey>,
     delayed: BTreeMap<PartitionKey, i64>,
     in_flight: bool,
     not_before_ms: i64,
@@ -69,6 +72,7 @@ impl Fetcher {
             wanted: BTreeSet::new(),
             sent: BTreeMap::new(),
             changed: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             delayed: BTreeMap::new(),
             in_flight: false,
             not_before_ms: i64::MIN,
@@ -78,11 +82,13 @@ impl Fetcher {
     pub fn add(&mut self, key: PartitionKey) {
         self.wanted.insert(key);
         self.changed.insert(key);
+        self.leaving.remove(&key);
         self.delayed.remove(&key);
     }
 
     pub fn remove(&mut self, key: PartitionKey) {
         self.wanted.remove(&key);
+        self.leaving.insert(key);
         self.changed.remove(&key);
         self.delayed.remove(&key);
     }
@@ -126,6 +132,7 @@ impl Fetcher {
             self.delayed.iter().filter(|(_, at)| **at <= now.mono_ms).map(|(k, _)| *k).collect();
         for key in due {
             self.delayed.remove(&key);
+            self.leaving.remove(&key);
             self.changed.insert(key);
         }
         if self.wanted.len() == self.delayed.len() {
@@ -174,11 +181,11 @@ impl Fetcher {
 
     /// What the leader's session holds and need not any more.
     fn take_forgotten(&mut self) -> Vec<ForgottenTopic<'static>> {
-        let gone = |k: &PartitionKey| !self.wanted.contains(k) || self.delayed.contains_key(k);
-        let keys: Vec<PartitionKey> = self.sent.keys().copied().filter(gone).collect();
         let mut topics: Vec<ForgottenTopic<'static>> = Vec::new();
-        for key in keys {
-            self.sent.remove(&key);
+        for key in std::mem::take(&mut self.leaving) {
+            if self.sent.remove(&key).is_none() {
+                continue;
+            }
             match topics.last_mut().filter(|t| t.topic_id == key.0) {
                 Some(topic) => topic.partitions.push(key.1),
                 None => topics.push(ForgottenTopic { topic_id: key.0, partitions: vec![key.1], ..Default::default() }),
@@ -215,6 +222,7 @@ impl Fetcher {
                     }
                     FetcherOutcome::Backoff { until_ms } => {
                         self.delayed.insert(key, until_ms);
+                        self.leaving.insert(key);
                         self.changed.remove(&key);
                     }
                 }
@@ -239,6 +247,7 @@ impl Fetcher {
         self.session_id = 0;
         self.session_epoch = 0;
         self.sent.clear();
+        self.leaving.clear();
         self.changed.extend(self.wanted.iter().copied());
     }
 }
