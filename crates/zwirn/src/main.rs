@@ -4,6 +4,7 @@
 //! (`kafka-topics.sh`, `kafka-server-start`) the binary is that script.
 
 mod demo;
+mod dev;
 mod help;
 mod local;
 
@@ -49,6 +50,7 @@ fn dispatch(command: &str, args: &[String]) -> Option<ExitCode> {
             return Some(server::run(args));
         }
         "demo" => return Some(demo::run(args)),
+        "dev" => return Some(dev::run(args)),
         _ => {}
     }
     let tool = tools::find(command)?;
