@@ -73,9 +73,11 @@ impl Node {
     pub(crate) fn on_registered(&mut self, response: &BrokerRegistrationResponse, now: Now) {
         if let Some(lifecycle) = &mut self.lifecycle {
             lifecycle.on_registered(response, now);
-            for dir in &self.log_dirs {
+            // A refusal gives no epoch, and takes none away.
+            let broker_epoch = lifecycle.broker_epoch;
+            for dir in self.log_dirs.iter().filter(|_| broker_epoch >= 0) {
                 // Without the note a crash counts as one that may have lost something.
-                if let Err(error) = dir.note_boot(lifecycle.broker_epoch) {
+                if let Err(error) = dir.note_boot(broker_epoch) {
                     tracing::warn!(dir = %dir.path.display(), %error, "the broker epoch cannot be noted");
                 }
             }

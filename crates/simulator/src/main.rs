@@ -86,6 +86,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
 }
 
 fn one(seed: u64, mutation: Option<&str>, is_printed: bool) -> bool {
+    if is_printed {
+        // The nodes' own words, between the events; the wall clock has no place there.
+        tracing_subscriber::fmt().without_time().with_target(false).with_writer(std::io::stderr).init();
+    }
     let mut planted = Mutations::default();
     if let Some(mutation) = mutation.and_then(mutations::find) {
         (mutation.plant)(&mut planted);

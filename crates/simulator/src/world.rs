@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use broker::{ConnId, Effect, FlushId, Frame, Mutations, Node};
+use broker::{ConnId, Effect, FlushId, Frame, Mutations, Node, NodeStatus};
 use metadata::config::NodeConfig;
 use protocol::time::Now;
 use protocol::wire::Uuid;
@@ -34,6 +34,8 @@ pub struct Host {
     pub is_powered: bool,
     pub is_paused: bool,
     conn_next: u64,
+    /// What it thought of the cluster when it was last printed.
+    view: String,
     /// A node that is due again at once gets its turn a millisecond later.
     not_before_ms: i64,
 }
@@ -135,6 +137,7 @@ impl World {
                 is_paused: false,
                 conn_next: 0,
                 not_before_ms: 0,
+                view: String::new(),
             };
             world.hosts.insert(id, host);
         }
@@ -218,9 +221,17 @@ impl World {
                 return;
             }
         }
-        let Some(host) = self.hosts.get(&id) else { return };
+        let Some(host) = self.hosts.get_mut(&id) else { return };
         if let Some(node) = &host.node {
-            self.checkers.leaders.look(&node.status(), &mut self.checkers.violations);
+            let status = node.status();
+            self.checkers.leaders.look(&status, &mut self.checkers.violations);
+            if self.trace.is_printed {
+                let view = view(node, &status);
+                if view != host.view {
+                    host.view.clone_from(&view);
+                    self.note(&format!("node {id}: {view}"));
+                }
+            }
         }
     }
 
@@ -509,6 +520,23 @@ impl World {
         self.push(id, 1, Item::Closed);
         self.note("a connection breaks");
     }
+}
+
+/// A node's view of the quorum and the partitions, for the trace.
+fn view(node: &Node, status: &NodeStatus) -> String {
+    let quorum = &status.quorum;
+    let mut out =
+        format!("quorum {:?}@{}{}", quorum.leader, quorum.epoch, if status.active_controller { " active" } else { "" });
+    for topic in node.image().topics.values() {
+        for (number, p) in &topic.partitions {
+            let (last, elr) = (&p.last_known_elr, &p.elr);
+            out += &format!(", {number}: {}@{} isr {:?} elr {elr:?} last {last:?}", p.leader, p.leader_epoch, p.isr);
+        }
+    }
+    for partition in status.broker.iter().flat_map(|broker| &broker.partitions).filter(|p| p.is_leader) {
+        out += &format!(", leads {} {:?}", partition.partition, partition.isr);
+    }
+    out
 }
 
 /// As `zwirn storage format` leaves a directory, bootstrap records left out: the first controller writes the defaults.
