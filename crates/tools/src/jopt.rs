@@ -125,6 +125,14 @@ impl Usage {
         Ok(parsed)
     }
 
+    /// The same, for tools that print their help behind a mistake in the options.
+    pub fn parse_with_help(&self, args: &[String], terminal: &mut Terminal<'_>) -> Result<Parsed, Stop> {
+        self.parse(args, terminal).map_err(|stop| match stop {
+            Stop::Message(message) => Stop::Usage(message),
+            other => other,
+        })
+    }
+
     fn parse_options(&self, args: &[String]) -> Result<Parsed, String> {
         let mut parsed = Parsed::default();
         let mut args = args.iter().peekable();
@@ -215,15 +223,10 @@ impl Parsed {
     }
 }
 
-/// `k=v` pairs. Without `=` the value is refused, as Kafka's tools refuse it.
-pub fn key_values(args: &[String], may_be_empty: bool) -> Result<Vec<(String, String)>, Stop> {
-    args.iter()
-        .map(|arg| match arg.split_once('=') {
-            Some((key, value)) if may_be_empty || !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
-            Some((key, _)) => Err(Stop::Message(format!("Missing value for key {key}"))),
-            None => Err(Stop::Message(format!("Invalid command line properties: {arg}"))),
-        })
-        .collect()
+/// `k=v` pairs; without `=` the value is empty, as Kafka's tools have it.
+pub fn key_values(args: &[String]) -> Vec<(String, String)> {
+    let pairs = args.iter().map(|arg| arg.split_once('=').unwrap_or((arg, "")));
+    pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 #[cfg(test)]

@@ -106,8 +106,7 @@ fn producer(parsed: &Parsed, terminal: &mut Terminal<'_>) -> Result<Producer, St
         None => Props::default(),
     };
     for name in ["producer-props", "command-property"] {
-        let pairs = key_values(parsed.all(name), true).map_err(|_| format!("Invalid {name}"))?;
-        for (key, value) in pairs {
+        for (key, value) in key_values(parsed.all(name)) {
             props.set(&key, value);
         }
     }

@@ -9,11 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use metadata::config::NodeConfig;
 use rustix::process::{Pid, Signal, kill_process};
 use tools::client::{Client, Topics};
-use tools::storage::{Formatting, format};
-use tools::terminal::Terminal;
+use tools::storage::format_new;
 
 /// Set for children that must not outlive the process that started them.
 const DIE_WITH_PARENT: &str = "ZWIRN_DIE_WITH_PARENT";
@@ -93,12 +91,7 @@ impl LocalCluster {
             let path = self.config_path(node.id);
             let text = self.properties(node);
             fs::write(&path, &text).map_err(|error| failed(&path, error))?;
-            let read = NodeConfig::from_text(&text, &path.display().to_string(), &[]);
-            let (config, _) = read.map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
-            let mut formatting = Formatting::new(&config, &self.cluster_id);
-            formatting.ignore_formatted = true;
-            let mut silent = Terminal { out: &mut Vec::new(), err: &mut Vec::new() };
-            format(&formatting, &mut silent)?;
+            format_new(&text, &path.display().to_string(), &self.cluster_id)?;
         }
         Ok(())
     }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use crate::client::consumer::{Consumer, Message};
 use crate::client::{Client, ClientError, Topics};
-use crate::jopt::Stop;
 use crate::terminal::Terminal;
 use options::{Options, USAGE, Wanted};
 
@@ -24,9 +23,9 @@ const POLL: Duration = Duration::from_millis(250);
 const REFRESH: Duration = Duration::from_secs(30);
 
 pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
-    let options = match USAGE.parse(args, terminal).and_then(|parsed| Options::of(&parsed, terminal)) {
+    let options = USAGE.parse_with_help(args, terminal).and_then(|parsed| Options::of(&parsed, terminal));
+    let options = match options {
         Ok(options) => options,
-        Err(Stop::Message(message)) => return Stop::Usage(message).report(&USAGE, terminal),
         Err(stop) => return stop.report(&USAGE, terminal),
     };
     let settings = match options.settings() {

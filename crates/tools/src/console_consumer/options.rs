@@ -195,7 +195,7 @@ fn consumer_props(parsed: &Parsed, terminal: &mut Terminal<'_>) -> Result<Props,
         None => Props::default(),
     };
     for name in ["consumer-property", "command-property"] {
-        for (key, value) in key_values(parsed.all(name), true)? {
+        for (key, value) in key_values(parsed.all(name)) {
             props.set(&key, value);
         }
     }
@@ -219,7 +219,7 @@ fn formatter_props(parsed: &Parsed, terminal: &mut Terminal<'_>) -> Result<Props
         None => Props::default(),
     };
     for name in ["property", "formatter-property"] {
-        for (key, value) in key_values(parsed.all(name), true)? {
+        for (key, value) in key_values(parsed.all(name)) {
             props.set(&key, value);
         }
     }

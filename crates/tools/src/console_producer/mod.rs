@@ -6,24 +6,28 @@ mod options;
 pub use options::producer_config;
 
 use std::io::{BufRead, IsTerminal};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, sync_channel};
 use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::client::producer::{Producer, Record};
 use crate::client::{ClientError, Settings};
-use crate::jopt::Stop;
 use crate::terminal::{Terminal, wall_ms};
 use lines::LineReader;
 use options::{Options, USAGE};
 
 /// Lines read ahead of the producer.
 const LINES_AHEAD: usize = 1024;
+/// How late a signal may be noticed while there is nothing to do.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
 
 pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
-    let options = match USAGE.parse(args, terminal).and_then(|parsed| Options::of(&parsed, terminal)) {
+    let options = USAGE.parse_with_help(args, terminal).and_then(|parsed| Options::of(&parsed, terminal));
+    let options = match options {
         Ok(options) => options,
-        // Other tools print a mistake in the command line alone, this one its help as well.
-        Err(Stop::Message(message)) => return Stop::Usage(message).report(&USAGE, terminal),
         Err(stop) => return stop.report(&USAGE, terminal),
     };
     match run(options, terminal) {
@@ -41,19 +45,27 @@ fn run(options: Options, terminal: &mut Terminal<'_>) -> Result<(), String> {
     check_resolvable(&settings)?;
     let mut producer = Producer::new(settings, config);
     let lines = read_stdin();
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The first ends the input, so that what was read is still sent; a second one ends the tool. If signals cannot
+        // be caught, the first does.
+        let _ = signal_hook::flag::register_conditional_default(signal, stop.clone());
+        let _ = signal_hook::flag::register(signal, stop.clone());
+    }
     let prompt = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     let mut number = 0u64;
     let mut show_prompt = true;
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         if prompt && std::mem::take(&mut show_prompt) {
             let _ = write!(terminal.out, ">").and_then(|()| terminal.out.flush());
         }
         let line = match lines.try_recv() {
             Ok(line) => line,
             Err(TryRecvError::Disconnected) => break,
-            Err(TryRecvError::Empty) if producer.is_idle() => match lines.recv() {
+            Err(TryRecvError::Empty) if producer.is_idle() => match lines.recv_timeout(IDLE_WAIT) {
                 Ok(line) => line,
-                Err(_) => break,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
             },
             Err(TryRecvError::Empty) => {
                 producer.poll(Duration::from_millis(5));
@@ -109,7 +121,7 @@ fn produce(
     if options.sync {
         producer.flush();
         if let Some(Err(error)) = producer.outcomes().pop().map(|outcome| outcome.result) {
-            return Err(error.exception());
+            return Err(format!("java.util.concurrent.ExecutionException: {}", error.exception()));
         }
     }
     Ok(())

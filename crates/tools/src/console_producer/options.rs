@@ -178,7 +178,7 @@ fn reader_props(parsed: &Parsed) -> Result<Props, Stop> {
         None => Props::default(),
     };
     for name in ["property", "reader-property"] {
-        for (key, value) in key_values(parsed.all(name), true)? {
+        for (key, value) in key_values(parsed.all(name)) {
             props.set(&key, value);
         }
     }
@@ -192,7 +192,7 @@ fn producer_props(parsed: &Parsed) -> Result<Props, Stop> {
         None => Props::default(),
     };
     for name in ["producer-property", "command-property"] {
-        for (key, value) in key_values(parsed.all(name), true)? {
+        for (key, value) in key_values(parsed.all(name)) {
             props.set(&key, value);
         }
     }

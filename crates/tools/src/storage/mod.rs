@@ -11,8 +11,7 @@ use crate::argparse::{Command, Program, append, flag, required, value};
 use crate::random::random_uuid;
 use crate::terminal::Terminal;
 
-pub use checkpoint::Voter;
-pub use format::{Formatting, format};
+use format::{Formatting, format};
 
 const CONFIG: crate::argparse::Option_ = required("config", "-c", "The node's server.properties.");
 
@@ -100,6 +99,13 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
     }
 }
 
+/// Formats what is not formatted yet of a node whose configuration is at hand, and says nothing about it.
+pub fn format_new(properties: &str, origin: &str, cluster_id: &str) -> Result<(), String> {
+    let mut formatting = Formatting::new(&parse(properties, origin)?, cluster_id);
+    formatting.ignore_formatted = true;
+    format(&formatting, &mut Terminal { out: &mut Vec::new(), err: &mut Vec::new() })
+}
+
 fn load(path: &str) -> Result<NodeConfig, String> {
     let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -107,7 +113,11 @@ fn load(path: &str) -> Result<NodeConfig, String> {
         }
         _ => format!("{path}: {error}"),
     })?;
-    let read = NodeConfig::from_text(&text, path, &[]);
+    parse(&text, path)
+}
+
+fn parse(text: &str, origin: &str) -> Result<NodeConfig, String> {
+    let read = NodeConfig::from_text(text, origin, &[]);
     let (config, _) = read.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok(config)
 }

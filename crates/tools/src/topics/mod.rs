@@ -123,7 +123,7 @@ fn create(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) -> 
         partitions: partitions.unwrap_or(-1),
         replication_factor: replication_factor.map_or(-1, |rf| rf as i16),
         assignment,
-        configs: key_values(parsed.all("config"), true)?,
+        configs: configs(parsed)?,
     };
     match client.create_topic(&topic) {
         Ok(()) => {
@@ -132,6 +132,17 @@ fn create(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) -> 
         }
         Err(error) if error.code() == Some(ErrorCode::TopicAlreadyExists) && parsed.has("if-not-exists") => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+fn configs(parsed: &Parsed) -> Result<Vec<(String, String)>, Failure> {
+    let given = parsed.all("config");
+    match given.iter().find(|config| !config.contains('=')) {
+        Some(config) => Err(illegal(format!("Invalid topic config: {config} is not in the format \"key=val\"."))),
+        None => Ok(key_values(given)
+            .into_iter()
+            .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+            .collect()),
     }
 }
 

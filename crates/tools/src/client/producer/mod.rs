@@ -21,7 +21,7 @@ use protocol::error::ErrorCode;
 use protocol::records::Compression;
 
 use super::metadata::Topics;
-use super::{Client, ClientError, Settings};
+use super::{BACKOFF_MAX, BACKOFF_MIN, Client, ClientError, Settings};
 use batch::{Batch, State};
 use link::{Event, Link};
 use partitioner::Partitioner;
@@ -194,6 +194,7 @@ impl Producer {
     /// Until the topic's partitions are known; creates it if the brokers do that.
     fn wait_for_topic(&mut self, topic: &str, deadline: Instant) -> Result<(), ClientError> {
         let mut warned = false;
+        let mut backoff = BACKOFF_MIN;
         loop {
             match self.client.metadata.topics.get(topic).map(|known| (known.error, known.partitions.len())) {
                 Some((ErrorCode::None, 1..)) => return Ok(()),
@@ -220,8 +221,12 @@ impl Producer {
             if let Err(error @ (ClientError::Bootstrap(_) | ClientError::Unsupported(_))) = refreshed {
                 return Err(error);
             }
-            if refreshed.is_err() || known {
-                std::thread::sleep(self.config.retry_backoff.min(deadline.saturating_duration_since(Instant::now())));
+            let left = deadline.saturating_duration_since(Instant::now());
+            if refreshed.is_err() {
+                std::thread::sleep(backoff.min(left));
+                backoff = (backoff * 2).min(BACKOFF_MAX);
+            } else if known {
+                std::thread::sleep(self.config.retry_backoff.min(left));
             }
         }
     }
