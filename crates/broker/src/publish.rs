@@ -202,6 +202,9 @@ impl Node {
         let (log, dir, high_watermark) = match claimed {
             Some(found) => {
                 let mut log = found.log;
+                if log.topic_id().is_none() {
+                    log.set_topic_id(key.0)?;
+                }
                 log.update_config(log_config);
                 (log, found.dir, found.high_watermark)
             }

@@ -13,9 +13,10 @@ use protocol::records::{
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
-use crate::disk::{DiskRef, FileRef};
+use crate::disk::{DiskRef, FileRef, OpenMode};
 use crate::epochs::LeaderEpochs;
 use crate::producers::{ProducerStates, Sequenced};
+use crate::recovery::PARTITION_METADATA;
 use crate::segment::{Segment, file_name};
 use crate::txn_index::{self, AbortedTxn};
 use crate::{FlushWork, LogConfig};
@@ -588,6 +589,10 @@ impl Log {
         if let Some(file) = self.epochs.take_unsynced().map_err(|e| self.failed(e))? {
             files.push(file);
             self.dir_is_dirty = true;
+        }
+        if self.dir_is_dirty && self.topic_id.is_some() {
+            let path = self.dir.join(PARTITION_METADATA);
+            files.push(self.disk.open(&path, OpenMode::ReadWrite).map_err(|e| self.failed(e))?);
         }
         let dir = std::mem::take(&mut self.dir_is_dirty).then(|| self.dir.clone());
         Ok(Some(FlushWork { disk: self.disk.clone(), files, dir, replacements: Vec::new(), upto: self.next_offset }))

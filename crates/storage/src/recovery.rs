@@ -14,7 +14,7 @@ use crate::producers::ProducerStates;
 use crate::segment::{Segment, file_name};
 use crate::{Log, LogConfig, txn_index};
 
-const PARTITION_METADATA: &str = "partition.metadata";
+pub(crate) const PARTITION_METADATA: &str = "partition.metadata";
 
 impl Log {
     /// A log that does not exist yet.
@@ -57,21 +57,33 @@ impl Log {
         Ok(log)
     }
 
+    /// What `partition.metadata` says. Without it, or if power took away what was in it, the log is whoever's asks.
     fn load_topic_id(&mut self, expected: Option<Uuid>) -> Result<(), StorageError> {
         let path = self.dir.join(PARTITION_METADATA);
         if self.disk.exists(&path) {
             let bytes = self.disk.read(&path).map_err(|e| self.failed(e))?;
             let text = String::from_utf8_lossy(&bytes);
-            let id = text.lines().find_map(|line| line.strip_prefix("topic_id:")).and_then(|id| Uuid::parse(id.trim()));
-            let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{PARTITION_METADATA} names no topic id"));
-            self.topic_id = Some(id.ok_or_else(|| self.failed(bad()))?);
-        } else if let Some(id) = expected {
-            let text = format!("version: 0\ntopic_id: {id}");
-            // Not forced to disk: a topic of a thousand partitions would stop the node for as many fsyncs. What power
-            // takes away with it are records that no flush had covered either.
-            crate::checkpoint::replace(&*self.disk, &path, text.as_bytes()).map_err(|e| self.failed(e))?;
-            self.topic_id = Some(id);
+            let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
+            self.topic_id = id.and_then(|id| Uuid::parse(id.trim()));
+            if self.topic_id.is_none() {
+                tracing::warn!(path = %path.display(), bytes = bytes.len(), "names no topic id; it is written anew");
+            }
         }
+        match (self.topic_id, expected) {
+            (None, Some(id)) => self.set_topic_id(id),
+            _ => Ok(()),
+        }
+    }
+
+    /// For a log that was found without a topic id.
+    pub fn set_topic_id(&mut self, id: Uuid) -> Result<(), StorageError> {
+        let path = self.dir.join(PARTITION_METADATA);
+        let text = format!("version: 0\ntopic_id: {id}");
+        // Not forced to disk here: a topic of a thousand partitions would stop the node for as many fsyncs. The log's
+        // first flush takes it along.
+        crate::checkpoint::replace(&*self.disk, &path, text.as_bytes()).map_err(|e| self.failed(e))?;
+        self.topic_id = Some(id);
+        self.dir_is_dirty = true;
         Ok(())
     }
 
