@@ -92,6 +92,7 @@ fn come_right(world: &mut World) {
     world.wake_clients();
     while let Some(missing) = what_is_missing(world) {
         if world.now.mono_ms >= until {
+            world.print_statuses();
             world.checkers.violation(format!("{PEACE_MS} ms after the last fault: {missing}"));
             return;
         }

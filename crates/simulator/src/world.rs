@@ -245,6 +245,14 @@ impl World {
         }
     }
 
+    /// What all nodes think of the partitions, for the trace.
+    pub fn print_statuses(&self) {
+        let statuses = self.hosts.values().filter_map(|host| host.node.as_ref()).map(Node::status);
+        for status in statuses.filter(|_| self.trace.is_printed) {
+            eprintln!("{status:#?}");
+        }
+    }
+
     // Events.
 
     fn deliver(&mut self, event: Event) {

@@ -36,6 +36,9 @@ impl Log {
     pub fn open(disk: DiskRef, dir: &Path, config: LogConfig, options: &OpenOptions) -> Result<Log, StorageError> {
         let failed = |error| StorageError { path: dir.to_owned(), error };
         clean_up(&*disk, dir).map_err(failed)?;
+        if options.evidence == Evidence::Unknown {
+            discard_if_never_flushed(&*disk, dir).map_err(failed)?;
+        }
         let (epochs, epochs_read) = LeaderEpochs::open(disk.clone(), dir);
         let mut log = Log::new(disk.clone(), dir.to_owned(), config, epochs);
         log.load_topic_id(options.topic_id)?;
@@ -63,8 +66,7 @@ impl Log {
         if self.disk.exists(&path) {
             let bytes = self.disk.read(&path).map_err(|e| self.failed(e))?;
             let text = String::from_utf8_lossy(&bytes);
-            let id = text.lines().find_map(|line| line.strip_prefix("topic_id:"));
-            self.topic_id = id.and_then(|id| Uuid::parse(id.trim()));
+            self.topic_id = parse_topic_id(&text);
             if self.topic_id.is_none() {
                 tracing::warn!(path = %path.display(), bytes = bytes.len(), "names no topic id; it is written anew");
             }
@@ -352,6 +354,30 @@ fn last_batch_end(segment: &mut Segment) -> io::Result<Option<i64>> {
         at = at.saturating_add(header.size() as u32);
     }
     Ok(end)
+}
+
+fn parse_topic_id(text: &str) -> Option<Uuid> {
+    text.lines().find_map(|line| line.strip_prefix("topic_id:")).and_then(|id| Uuid::parse(id.trim()))
+}
+
+/// The first flush of a log covers the file that says whose it is. Power went before that came to the disk: nothing
+/// else here can be relied on either, and without the id it could be taken for another topic's.
+fn discard_if_never_flushed(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    let path = dir.join(PARTITION_METADATA);
+    if !disk.exists(&path) || parse_topic_id(&String::from_utf8_lossy(&disk.read(&path)?)).is_some() {
+        return Ok(());
+    }
+    tracing::warn!(dir = %dir.display(), "power was lost before anything here was flushed; the log starts empty");
+    // The files of a log only: those of the quorum that lie beside the metadata log are synced by themselves.
+    let is_ours = |name: &str| {
+        let of_segment = ["log", "index", "timeindex", "txnindex", "snapshot"];
+        name.split_once('.').is_some_and(|(base, suffix)| base.parse::<i64>().is_ok() && of_segment.contains(&suffix))
+            || [PARTITION_METADATA, "leader-epoch-checkpoint"].contains(&name)
+    };
+    for entry in disk.read_dir(dir)?.iter().filter(|entry| is_ours(&entry.name)) {
+        disk.remove_file(&dir.join(&entry.name))?;
+    }
+    Ok(())
 }
 
 /// Left-overs of what a crash interrupted: deletions are finished, half-made output of a cleaner goes, whole output
