@@ -81,9 +81,17 @@ impl Fetcher {
 
     pub fn add(&mut self, key: PartitionKey) {
         self.wanted.insert(key);
-        self.changed.insert(key);
-        self.leaving.remove(&key);
         self.delayed.remove(&key);
+        self.name_again(key);
+    }
+
+    /// The next request names the partition even if nothing about it has changed since it was sent: a leader that
+    /// refused it did not take it as word of what this follower has.
+    fn name_again(&mut self, key: PartitionKey) {
+        self.changed.insert(key);
+        if self.leaving.remove(&key) {
+            self.sent.remove(&key);
+        }
     }
 
     pub fn remove(&mut self, key: PartitionKey) {
@@ -132,8 +140,7 @@ impl Fetcher {
             self.delayed.iter().filter(|(_, at)| **at <= now.mono_ms).map(|(k, _)| *k).collect();
         for key in due {
             self.delayed.remove(&key);
-            self.leaving.remove(&key);
-            self.changed.insert(key);
+            self.name_again(key);
         }
         if self.wanted.len() == self.delayed.len() {
             return None;
