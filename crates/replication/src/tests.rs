@@ -195,3 +195,30 @@ fn a_session_speaks_of_what_changed() {
     assert_eq!(ready, vec![other]);
     assert!(sessions.open(FetchSession::new(false, true), || 6, at(2)).is_err(), "no consumer evicts a follower");
 }
+
+/// A leader that has not yet heard of its leadership answers with an error. Nothing changes at the follower meanwhile,
+/// and still its next request must name the partition, or the leader never learns that it has caught up.
+#[test]
+fn partition_is_named_again_after_an_error() {
+    use crate::fetcher::{FetchPosition, Fetcher, FetcherOutcome, Limits};
+    use protocol::messages::FetchResponse;
+    use protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+    let key = (protocol::wire::Uuid([7; 16]), 0);
+    let limits = Limits { min_bytes: 1, max_wait_ms: 500, partition_max_bytes: 1 << 20, response_max_bytes: 1 << 20 };
+    let position = FetchPosition { offset: 1, log_start: 0, last_epoch: 0, leader_epoch: 2 };
+    let mut fetcher = Fetcher::new(1);
+    fetcher.add(key);
+    let ask = |fetcher: &mut Fetcher, mono_ms| {
+        let now = protocol::time::Now { mono_ms, wall_ms: 0 };
+        fetcher.next_request(&limits, 5, &mut |_| Some(position), now)
+    };
+    let first = ask(&mut fetcher, 100).expect("the session is opened");
+    assert_eq!(first.topics.len(), 1);
+    let data = PartitionData { error_code: 6, ..Default::default() };
+    let topic = FetchableTopicResponse { topic_id: key.0, partitions: vec![data], ..Default::default() };
+    let response = FetchResponse { session_id: 77, responses: vec![topic], ..Default::default() };
+    fetcher.on_response(&response, &mut |_| FetcherOutcome::Backoff { until_ms: 120 }).expect("no error of the whole");
+    assert!(ask(&mut fetcher, 110).is_none(), "its only partition waits");
+    let again = ask(&mut fetcher, 120).expect("the wait is over");
+    assert_eq!((again.session_id, again.topics.len()), (77, 1));
+}
