@@ -60,6 +60,8 @@ impl Node {
         if is_me && self.active.is_none() {
             self.take_office(epoch, now);
         }
+        // Whoever led before may be frozen, and with it every request that waits for its answer.
+        self.links.close_all(Purpose::Control, &mut self.effects);
         // A new controller wants to hear of us at once; its patience with us begins now.
         if let Some(lifecycle) = &mut self.lifecycle {
             lifecycle.hurry();

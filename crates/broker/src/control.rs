@@ -22,6 +22,8 @@ use crate::request::Context;
 const FORWARDS_WAITING_MAX: usize = 10_000;
 /// How long a client's request waits for a controller; clients give up after `request.timeout.ms`, 30 s by default.
 const FORWARD_TIMEOUT_MS: i64 = 30_000;
+/// Shorter heartbeat intervals do not make a busy controller faster.
+const HEARTBEAT_TIMEOUT_MIN_MS: i64 = 1_000;
 /// Between attempts while the controller is not known or says that it is none.
 const RETRY_MS: i64 = 20;
 
@@ -70,7 +72,11 @@ impl Node {
     where
         M: Message + Send + 'static,
     {
-        let timeout_ms = self.config.controller_request_timeout_ms();
+        // A heartbeat that is late is worth nothing; the next one may find another connection, or another controller.
+        let timeout_ms = match key {
+            ApiKey::BrokerHeartbeat => self.config.broker_heartbeat_interval_ms.max(HEARTBEAT_TIMEOUT_MIN_MS),
+            _ => self.config.controller_request_timeout_ms(),
+        };
         let versions = (*M::VERSIONS.start(), *M::VERSIONS.end());
         if self.is_active_controller() {
             let version = versions.1;

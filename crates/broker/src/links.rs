@@ -208,6 +208,14 @@ impl<P> Links<P> {
         }
     }
 
+    /// Closes all links of a purpose; their requests come back as disconnected.
+    pub fn close_all(&mut self, purpose: Purpose, effects: &mut Vec<Effect>) {
+        let ids: Vec<LinkId> = self.by_peer.iter().filter(|(p, _)| p.purpose == purpose).map(|(_, id)| *id).collect();
+        for id in ids {
+            self.drop_link(id, Failure::Disconnected, effects);
+        }
+    }
+
     pub fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let late: Vec<LinkId> =
             self.by_id.iter().filter(|(_, link)| link.deadline() <= now.mono_ms).map(|(id, _)| *id).collect();

@@ -131,9 +131,9 @@ pub(crate) enum Shutdown {
 /// Longest wait for the controller to let this broker go; then it goes anyway, and the controller sees it die.
 const CONTROLLED_SHUTDOWN_MS: i64 = 30_000;
 /// Longest wait for another controller to take over.
-const QUORUM_SHUTDOWN_MS: i64 = 2_000;
+const QUORUM_SHUTDOWN_MS: i64 = 1_000;
 /// Without any answer of a controller for this long, a broker that wants to stop goes.
-const FORSAKEN_MS: i64 = 2_000;
+const FORSAKEN_MS: i64 = 1_000;
 
 impl Node {
     pub fn accepted(&mut self, conn: ConnId, listener: usize, peer: IpAddr) {

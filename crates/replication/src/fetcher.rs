@@ -47,8 +47,8 @@ pub struct Limits {
     pub response_max_bytes: i32,
 }
 
-/// Invariants: `sent` holds what the leader's session holds; `changed` and `delayed` name only `wanted` partitions;
-/// what is in `sent` and not wanted now is `leaving`.
+/// Invariants: `sent` and `leaving` together are what the leader's session holds; `changed` and `delayed` name only
+/// `wanted` partitions.
 pub struct Fetcher {
     local: i32,
     session_id: i32,
@@ -96,9 +96,16 @@ impl Fetcher {
 
     pub fn remove(&mut self, key: PartitionKey) {
         self.wanted.remove(&key);
-        self.leaving.insert(key);
+        self.leave(key);
         self.changed.remove(&key);
         self.delayed.remove(&key);
+    }
+
+    /// The leader is to forget the partition, unless it is asked for again first.
+    fn leave(&mut self, key: PartitionKey) {
+        if self.sent.remove(&key).is_some() {
+            self.leaving.insert(key);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -190,9 +197,6 @@ impl Fetcher {
     fn take_forgotten(&mut self) -> Vec<ForgottenTopic<'static>> {
         let mut topics: Vec<ForgottenTopic<'static>> = Vec::new();
         for key in std::mem::take(&mut self.leaving) {
-            if self.sent.remove(&key).is_none() {
-                continue;
-            }
             match topics.last_mut().filter(|t| t.topic_id == key.0) {
                 Some(topic) => topic.partitions.push(key.1),
                 None => topics.push(ForgottenTopic { topic_id: key.0, partitions: vec![key.1], ..Default::default() }),
@@ -229,7 +233,9 @@ impl Fetcher {
                     }
                     FetcherOutcome::Backoff { until_ms } => {
                         self.delayed.insert(key, until_ms);
-                        self.leaving.insert(key);
+                        // It was not counted as a fetch: when its time comes, the position must be said again, though it
+                        // may be the same.
+                        self.leave(key);
                         self.changed.remove(&key);
                     }
                 }
