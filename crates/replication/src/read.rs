@@ -105,6 +105,12 @@ impl Partition {
     /// What a fetch gets; it does not yet count as a follower's acknowledgement.
     pub fn read(&mut self, request: &ReadRequest, reader: Reader) -> Result<ReadResult, ReadFailure> {
         self.check_reader(reader, request.leader_epoch)?;
+        let in_log = (self.log.log_start_offset()..=self.log.end_offset()).contains(&request.offset);
+        if !in_log && !self.is_leader() {
+            // DIFFERS: Kafka answers OFFSET_OUT_OF_RANGE, which makes a consumer with stale metadata give up its position
+            // because of a replica that is merely behind.
+            return Err(ErrorCode::NotLeaderOrFollower.into());
+        }
         let mut result = ReadResult {
             high_watermark: self.high_watermark,
             last_stable_offset: self.last_stable_offset(),
