@@ -139,7 +139,10 @@ impl Node {
             let ends = EpochEnd { epoch: data.diverging_epoch.epoch, end_offset: data.diverging_epoch.end_offset };
             tracing::info!(topic = %partition.topic, partition = key.1, our_end = asked.offset, epoch = ends.epoch, leaders_end = ends.end_offset, "history differs from the leader's");
             return match partition.truncate_on_divergence(ends, now) {
-                Ok(end) if end == asked.offset => later(backoff_ms),
+                // Nothing to cut off, and no epoch either: asking again at once would get the same answer.
+                Ok(_) if partition.fetch_position() == (asked.offset, asked.log_start, asked.last_epoch) => {
+                    later(backoff_ms)
+                }
                 Ok(_) => {
                     self.replicas.touched.insert(key);
                     FetcherOutcome::Moved

@@ -318,9 +318,6 @@ impl Partition {
 
     pub fn truncate_to(&mut self, offset: i64, now: Now) -> Result<(), StorageError> {
         let from = self.log.end_offset();
-        if offset >= from {
-            return Ok(());
-        }
         if offset < self.high_watermark {
             tracing::warn!(topic = %self.topic, partition = self.key.1, from, to = offset, high_watermark = self.high_watermark, "truncates below the high watermark");
         }

@@ -16,7 +16,8 @@ impl Log {
     /// Removes everything at and beyond `offset`; a follower does so when its leader's history differs.
     pub fn truncate_to(&mut self, offset: i64, now: Now) -> Result<(), StorageError> {
         if offset >= self.next_offset {
-            return Ok(());
+            // A leader that wrote nothing left an epoch at the very end, which its successor does not know.
+            return self.epochs.truncate_from_end(offset).map_err(|e| self.failed(e));
         }
         if offset <= self.log_start || offset <= self.first_segment_base() {
             return self.truncate_fully_and_start_at(offset.max(0), now);
