@@ -12,6 +12,7 @@ mod cluster;
 mod faults;
 mod kafka_tools;
 mod process;
+mod shapes;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -42,6 +43,11 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story leader-stopped", true, faults::leader_stopped),
     ("story all-killed", true, faults::all_killed),
     ("story bad-minute", true, faults::bad_minute),
+    ("story roles-apart", false, shapes::roles_apart),
+    ("story dynamic-quorum", false, shapes::dynamic_quorum),
+    ("story disk-replaced", false, shapes::disk_replaced),
+    ("story segments", false, shapes::segments),
+    ("story refused-at-start", false, shapes::refused_at_start),
     ("story bad-input", false, bad_input::story),
     ("story bad-batches", false, batches::story),
     ("story demo", false, faults::demo),

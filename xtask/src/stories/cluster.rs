@@ -21,8 +21,46 @@ pub struct Node {
     pub port: u16,
     pub properties: PathBuf,
     pub log_dir: PathBuf,
+    /// Has a listener for clients.
+    pub is_broker: bool,
     child: Option<Child>,
     starts: u32,
+}
+
+/// Any sixteen bytes will do.
+pub const CLUSTER_ID: &str = "Zndpcm4tc3Rvcmllcy0tLQ";
+
+/// One node of a cluster that is being laid out.
+pub struct Plan {
+    pub id: usize,
+    /// Three for clients, three for controllers.
+    ports: Vec<u16>,
+    pub log_dir: PathBuf,
+}
+
+impl Plan {
+    pub fn client_port(&self) -> u16 {
+        self.ports[self.id - 1]
+    }
+
+    pub fn controller_port(&self, id: usize) -> u16 {
+        self.ports[id + 2]
+    }
+
+    /// The first nodes are voters.
+    pub fn static_voters(&self, count: usize) -> String {
+        let voters: Vec<String> =
+            (1..=count).map(|id| format!("{id}@127.0.0.1:{}", self.controller_port(id))).collect();
+        format!("controller.quorum.voters={}\n", voters.join(","))
+    }
+
+    pub fn combined_listeners(&self) -> String {
+        format!(
+            "listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}\ninter.broker.listener.name=PLAINTEXT\n",
+            self.client_port(),
+            self.controller_port(self.id)
+        )
+    }
 }
 
 /// Ports that were free a moment ago, all different.
@@ -35,30 +73,35 @@ fn free_ports(count: usize) -> Result<Vec<u16>, String> {
 impl Cluster {
     /// Three combined nodes with their properties files written, nothing formatted.
     pub fn prepare(env: &Env, name: &str, extra: &str) -> Result<Cluster, String> {
+        Cluster::prepare_as(env, name, &|plan| {
+            format!("process.roles=broker,controller\n{}{}{}", plan.static_voters(3), plan.combined_listeners(), extra)
+        })
+    }
+
+    /// Three nodes; `properties` says what each is, beyond its id, its directory and what all have in common.
+    pub fn prepare_as(env: &Env, name: &str, properties: &dyn Fn(&Plan) -> String) -> Result<Cluster, String> {
         let dir = env.stories.join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let ports = free_ports(6)?;
-        let voters: Vec<String> = (1..=3).map(|id| format!("{id}@127.0.0.1:{}", ports[id + 2])).collect();
         let mut nodes = Vec::new();
         for id in 1..=3usize {
             let log_dir = dir.join(format!("node-{id}"));
-            let properties = dir.join(format!("server-{id}.properties"));
+            let plan = Plan { id, ports: ports.clone(), log_dir: log_dir.clone() };
+            let path = dir.join(format!("server-{id}.properties"));
             let text = format!(
-                "process.roles=broker,controller\nnode.id={id}\n\
-                 controller.quorum.voters={}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{},CONTROLLER://127.0.0.1:{}\n\
-                 inter.broker.listener.name=PLAINTEXT\ncontroller.listener.names=CONTROLLER\n\
+                "node.id={id}\nlog.dirs={}\ncontroller.listener.names=CONTROLLER\n\
                  listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-                 log.dirs={}\nnum.partitions=1\noffsets.topic.replication.factor=3\n\
-                 transaction.state.log.replication.factor=3\ntransaction.state.log.min.isr=2\n{extra}\n",
-                voters.join(","),
-                ports[id - 1],
-                ports[id + 2],
+                 num.partitions=1\noffsets.topic.replication.factor=3\n\
+                 transaction.state.log.replication.factor=3\ntransaction.state.log.min.isr=2\n{}\n",
                 log_dir.display(),
+                properties(&plan),
             );
-            fs::write(&properties, text).map_err(|e| format!("{}: {e}", properties.display()))?;
-            nodes.push(Node { id: id as i32, port: ports[id - 1], properties, log_dir, child: None, starts: 0 });
+            // The last of a key counts in a properties file, so that a story may say otherwise.
+            let is_broker = text.contains("listeners=PLAINTEXT");
+            fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))?;
+            let port = ports[id - 1];
+            nodes.push(Node { id: id as i32, port, properties: path, log_dir, is_broker, child: None, starts: 0 });
         }
         Ok(Cluster { dir, binary: env.binary.clone(), nodes, is_told: false })
     }
@@ -66,15 +109,28 @@ impl Cluster {
     /// Formatted, started, and all three brokers in the metadata.
     pub fn start(env: &Env, name: &str, extra: &str) -> Result<Cluster, String> {
         let mut cluster = Cluster::prepare(env, name, extra)?;
-        for node in &cluster.nodes {
-            let config = node.properties.to_string_lossy().into_owned();
-            env.zwirn(&["storage", "format", "-t", "Zndpcm4tc3Rvcmllcy0tLQ", "-c", &config])?.good()?;
+        for id in 1..=3 {
+            cluster.format(env, id, &[])?;
         }
         for id in 1..=3 {
             cluster.start_node(id)?;
         }
         cluster.wait_for_brokers(3)?;
         Ok(cluster)
+    }
+
+    pub fn format(&self, env: &Env, id: i32, flags: &[&str]) -> Result<(), String> {
+        let config = self.node(id).properties.to_string_lossy().into_owned();
+        let args = [&["storage", "format", "-t", CLUSTER_ID, "-c", &config][..], flags].concat();
+        env.zwirn(&args)?.good().map(drop)
+    }
+
+    /// A topic with this many partitions, each with three replicas.
+    pub fn create_topic(&self, env: &Env, name: &str, partitions: u32, flags: &[&str]) -> Result<(), String> {
+        let (servers, count) = (self.bootstrap(), partitions.to_string());
+        let args = ["topics", "--bootstrap-server", &servers, "--create", "--topic", name, "--partitions", &count];
+        env.zwirn(&[&args[..], &["--replication-factor", "3"], flags].concat())?.good()?;
+        self.wait_for_isr(name, 3, Duration::from_secs(20)).map(drop)
     }
 
     pub fn node(&self, id: i32) -> &Node {
@@ -169,15 +225,17 @@ impl Cluster {
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb / 1024)
     }
 
+    /// Of the nodes that run; of all, if none does.
     pub fn bootstrap(&self) -> String {
-        let servers: Vec<String> = self.nodes.iter().map(|n| format!("127.0.0.1:{}", n.port)).collect();
+        let is_up = |n: &&Node| n.is_broker && (n.child.is_some() || self.nodes.iter().all(|n| n.child.is_none()));
+        let servers: Vec<String> = self.nodes.iter().filter(is_up).map(|n| format!("127.0.0.1:{}", n.port)).collect();
         servers.join(",")
     }
 
     /// What the first node that answers knows.
     pub fn metadata(&self, topic: &str) -> Result<Metadata, String> {
         let mut why = "no node runs".to_owned();
-        for node in self.nodes.iter().filter(|n| n.child.is_some()) {
+        for node in self.nodes.iter().filter(|n| n.is_broker && n.child.is_some()) {
             match wire::metadata(node.port, topic) {
                 Ok(metadata) => return Ok(metadata),
                 Err(error) => why = error,
@@ -188,7 +246,8 @@ impl Cluster {
 
     /// Every running node sees this many brokers.
     pub fn wait_for_brokers(&mut self, count: usize) -> Result<Duration, String> {
-        let running = self.running();
+        let mut running = self.running();
+        running.retain(|id| self.node(*id).is_broker);
         wait_until(Duration::from_secs(40), &format!("{count} brokers in the metadata of every node"), || {
             for id in &running {
                 let seen = wire::metadata(self.node(*id).port, "no-such-topic")?.brokers;
@@ -218,17 +277,20 @@ impl Cluster {
 
     /// The replicas of a partition hold the same bytes. Retried: followers may be a fetch behind.
     pub fn replicas_are_equal(&self, partition: &str, segment: &str) -> Result<usize, String> {
+        let holders: Vec<&Node> = self.nodes.iter().filter(|n| n.is_broker).collect();
         let mut size = 0;
         wait_until(Duration::from_secs(10), &format!("equal replicas of {partition}"), || {
             let read = |node: &Node| {
                 let path = node.log_dir.join(partition).join(segment);
                 fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))
             };
-            let first = read(&self.nodes[0])?;
-            for node in &self.nodes[1..] {
+            let first = read(holders[0])?;
+            for node in &holders[1..] {
                 let other = read(node)?;
                 let (a, b) = (first.len(), other.len());
-                expect(first == other, || format!("nodes 1 and {} differ: {a} and {b} bytes", node.id))?;
+                expect(first == other, || {
+                    format!("nodes {} and {} differ: {a} and {b} bytes", holders[0].id, node.id)
+                })?;
             }
             size = first.len();
             Ok(())
