@@ -101,40 +101,15 @@ pub fn producer_perf(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     const RECORDS: usize = 20_000;
     let mut cluster = Cluster::start(env, "producer-perf", "min.insync.replicas=2")?;
     let servers = cluster.bootstrap();
+    cluster.create_topic(env, "perf", 3, &[])?;
     let mut expected = 0;
-    let create = [
-        "topics",
-        "--bootstrap-server",
-        &servers,
-        "--create",
-        "--topic",
-        "perf",
-        "--partitions",
-        "3",
-        "--replication-factor",
-        "3",
-    ];
-    env.zwirn(&create)?.good()?;
     for acks in ["0", "1", "all"] {
         for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
-            let (acks_key, codec_key) = (format!("acks={acks}"), format!("compression.type={codec}"));
-            let bootstrap = format!("bootstrap.servers={servers}");
-            let records = RECORDS.to_string();
-            let args = [
-                "--topic",
-                "perf",
-                "--num-records",
-                &records,
-                "--record-size",
-                "200",
-                "--throughput",
-                "-1",
-                "--producer-props",
-                &bootstrap,
-                &acks_key,
-                &codec_key,
-            ];
-            let ran = env.kafka("org.apache.kafka.tools.ProducerPerformance", &args, "")?.good()?;
+            let line = format!(
+                "--topic perf --num-records {RECORDS} --record-size 200 --throughput -1 --producer-props \
+                 bootstrap.servers={servers} acks={acks} compression.type={codec}"
+            );
+            let ran = env.kafka_line("ProducerPerformance", &line)?.good()?;
             let last = ran.stdout.lines().last().unwrap_or_default().to_owned();
             let is_whole = last.starts_with(&format!("{RECORDS} records sent"));
             expect(is_whole && !ran.stderr.contains("Exception"), || ran.complaint("every record should be sent"))?;
@@ -145,28 +120,13 @@ pub fn producer_perf(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
         }
     }
     cluster.wait_for_isr("perf", 3, Duration::from_secs(20))?;
-    let offsets =
-        env.kafka("org.apache.kafka.tools.GetOffsetShell", &["--bootstrap-server", &servers, "--topic", "perf"], "")?;
-    let offsets = offsets.good()?;
+    let offsets = env.kafka_line("GetOffsetShell", &format!("--bootstrap-server {servers} --topic perf"))?.good()?;
     let total: usize = offsets.stdout.lines().filter_map(|l| l.rsplit(':').next()?.parse::<usize>().ok()).sum();
     expect(total == expected, || offsets.complaint(&format!("{expected} records should be there, not {total}")))?;
-    let one = [
-        "--bootstrap-server",
-        &servers,
-        "--topic",
-        "perf",
-        "--partition",
-        "0",
-        "--offset",
-        "earliest",
-        "--timeout-ms",
-        "5000",
-    ];
-    let read = env.kafka("org.apache.kafka.tools.consumer.ConsoleConsumer", &one, "")?;
     let first = offsets.stdout.lines().find_map(|l| l.strip_prefix("perf:0:")?.parse::<usize>().ok()).unwrap_or(0);
-    expect(read.stdout.lines().count() == first, || {
-        format!("a consumer should read {first} records of perf-0, not {}", read.stdout.lines().count())
-    })?;
+    let line = format!("--bootstrap-server {servers} --topic perf --partition 0 --offset earliest --timeout-ms 5000");
+    let read = env.kafka_line("consumer.ConsoleConsumer", &line)?.stdout.lines().count();
+    expect(read == first, || format!("a consumer should read {first} records of perf-0, not {read}"))?;
     for partition in 0..3 {
         cluster.replicas_are_equal(&format!("perf-{partition}"), "00000000000000000000.log")?;
     }

@@ -54,6 +54,11 @@ impl Env {
         self.zwirn_with_input(args, "")
     }
 
+    /// A command line without paths: words between blanks.
+    pub fn line(&self, line: &str) -> Result<Output, String> {
+        self.zwirn(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
     pub fn zwirn_with_input(&self, args: &[&str], input: &str) -> Result<Output, String> {
         let mut command = Command::new(&self.binary);
         command.args(args);
@@ -63,6 +68,11 @@ impl Env {
     /// A tool of Apache Kafka, by its main class.
     pub fn kafka(&self, class: &str, args: &[&str], input: &str) -> Result<Output, String> {
         finish(self.kafka_command(class, args)?, input, Duration::from_secs(90))
+    }
+
+    /// As [`Env::line`], with a tool of Apache Kafka.
+    pub fn kafka_line(&self, class: &str, line: &str) -> Result<Output, String> {
+        self.kafka(&format!("org.apache.kafka.tools.{class}"), &line.split_whitespace().collect::<Vec<_>>(), "")
     }
 
     pub fn kafka_command(&self, class: &str, args: &[&str]) -> Result<Command, String> {

@@ -107,7 +107,8 @@ pub fn disk_replaced(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     for i in 0..8 {
         cluster.create_topic(env, &format!("t{i}"), 6, &[])?;
     }
-    produce_and_read(env, &cluster, "t3", "before\n", "before\n")?;
+    cluster.create_topic(env, "read", 1, &[])?;
+    produce_and_read(env, &cluster, "read", "before\n", "before\n")?;
     cluster.kill(2)?;
     let old = cluster.node(2).log_dir.clone();
     fs::remove_dir_all(&old).map_err(|e| format!("{}: {e}", old.display()))?;
@@ -116,10 +117,8 @@ pub fn disk_replaced(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     for i in 0..8 {
         cluster.wait_for_isr(&format!("t{i}"), 3, Duration::from_secs(40))?;
     }
-    produce_and_read(env, &cluster, "t3", "after\n", "before\nafter\n")?;
-    for partition in 0..6 {
-        cluster.replicas_are_equal(&format!("t3-{partition}"), "00000000000000000000.log")?;
-    }
+    produce_and_read(env, &cluster, "read", "after\n", "before\nafter\n")?;
+    cluster.replicas_are_equal("read-0", "00000000000000000000.log")?;
     let snapshots = files_under(&old.join("__cluster_metadata-0"), ".checkpoint").len();
     notes.push(format!("48 partitions whole again on an empty disk; {snapshots} snapshots of the metadata there"));
     // Once more, by all of them at once.
@@ -132,7 +131,7 @@ pub fn disk_replaced(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     for i in 0..8 {
         cluster.wait_for_isr(&format!("t{i}"), 3, Duration::from_secs(40))?;
     }
-    produce_and_read(env, &cluster, "t3", "at last\n", "before\nafter\nat last\n")?;
+    produce_and_read(env, &cluster, "read", "at last\n", "before\nafter\nat last\n")?;
     cluster.stop_all(Duration::from_secs(20))?;
     cluster.done();
     Ok(())
@@ -170,8 +169,8 @@ pub fn segments(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
         }
     }
     let offsets = |time: &str| {
-        let args = ["get-offsets", "--bootstrap-server", &servers, "--topic", "segments", "--time", time];
-        let said = env.zwirn(&args)?.good()?;
+        let line = format!("get-offsets --bootstrap-server {servers} --topic segments --time {time}");
+        let said = env.line(&line)?.good()?;
         let ends: Vec<u64> = said.stdout.lines().filter_map(|l| l.rsplit(':').next()?.parse().ok()).collect();
         Ok::<Vec<u64>, String>(ends)
     };
@@ -184,27 +183,12 @@ pub fn segments(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     })?;
     let earliest = offsets("-2")?;
     let left = latest[0] - earliest[0];
-    let consume = |offset: &str| {
-        let (count, partition) = (left.to_string(), "0");
-        let args = [
-            "console-consumer",
-            "--bootstrap-server",
-            &servers,
-            "--topic",
-            "segments",
-            "--partition",
-            partition,
-            "--offset",
-            offset,
-            "--max-messages",
-            &count,
-            "--timeout-ms",
-            "10000",
-        ];
-        env.zwirn(&args)?.good()
-    };
-    let whole = consume("earliest")?.stdout.lines().count() as u64;
-    expect(whole == left, || format!("{left} records are left, {whole} were read"))?;
+    let line = format!(
+        "console-consumer --bootstrap-server {servers} --topic segments --partition 0 --offset earliest \
+         --max-messages {left} --timeout-ms 10000"
+    );
+    let read = env.line(&line)?.good()?.stdout.lines().count() as u64;
+    expect(read == left, || format!("{left} records are left, {read} were read"))?;
     notes.push(format!("{records} records; partition 0 keeps offsets {} to {}", earliest[0], latest[0]));
     cluster.stop_all(Duration::from_secs(20))?;
     if env.kafka.is_ok() {
@@ -276,24 +260,14 @@ fn produce_and_read(env: &Env, cluster: &Cluster, topic: &str, lines: &str, all:
     let partitions = cluster.metadata(topic)?.partitions.len();
     let wanted = all.lines().count();
     for partition in 0..partitions {
-        let number = partition.to_string();
-        let args = [
-            "console-consumer",
-            "--bootstrap-server",
-            &servers,
-            "--topic",
-            topic,
-            "--partition",
-            &number,
-            "--offset",
-            "earliest",
-            "--timeout-ms",
-            "1500",
-        ];
-        read.push_str(&env.zwirn(&args)?.stdout);
-        if read.lines().count() >= wanted && partitions == 1 {
-            break;
-        }
+        let line = format!(
+            "console-consumer --bootstrap-server {servers} --topic {topic} --partition {partition} --offset earliest \
+             --timeout-ms 1500"
+        );
+        let wanted = wanted - read.lines().count().min(wanted);
+        // What is expected of the last partition is read without waiting for more.
+        let enough = if partition + 1 == partitions { format!(" --max-messages {wanted}") } else { String::new() };
+        read.push_str(&env.line(&(line + &enough))?.stdout);
     }
     let sorted = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
