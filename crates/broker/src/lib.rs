@@ -7,6 +7,7 @@ mod control;
 mod effect;
 mod fetch_waits;
 mod fetching;
+mod groups;
 mod handlers;
 pub mod lifecycle;
 mod links;

@@ -25,6 +25,7 @@ use crate::active::ActiveController;
 use crate::connections::Connections;
 use crate::control::{ControlChannel, ControlOp};
 use crate::effect::{ConnId, Effect, FlushId, LinkId};
+use crate::groups::Groups;
 use crate::lifecycle::{self, Lifecycle};
 use crate::links::{Failure, Links};
 use crate::producer_ids::ProducerIds;
@@ -104,6 +105,7 @@ pub struct Node {
 
     pub(crate) lifecycle: Option<Lifecycle>,
     pub(crate) replicas: Replicas,
+    pub(crate) groups: Groups,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) auto_creating: std::collections::BTreeSet<String>,
 
@@ -233,6 +235,7 @@ impl Node {
             busy |= self.drive_controller(now);
             busy |= self.drain_local_answers(now);
             busy |= self.drive_broker(now);
+            busy |= self.drive_groups(now);
             if !busy {
                 break;
             }
@@ -259,7 +262,7 @@ impl Node {
         at = at.min(self.active.as_ref().map_or(i64::MAX, |a| a.next_deadline()));
         at = at.min(self.registration.as_ref().map_or(i64::MAX, |r| r.next_deadline()));
         at = at.min(self.lifecycle.as_ref().map_or(i64::MAX, Lifecycle::next_deadline));
-        at = at.min(self.replicas.next_deadline());
+        at = at.min(self.replicas.next_deadline()).min(self.groups.next_deadline());
         if let Shutdown::Broker { until_ms } = self.shutdown {
             let heard_ms = self.lifecycle.as_ref().map_or(i64::MIN, |l| l.heard_ms);
             at = at.min(until_ms).min(heard_ms.max(until_ms - CONTROLLED_SHUTDOWN_MS) + FORSAKEN_MS + 1);
@@ -288,6 +291,7 @@ impl Node {
         if let Shutdown::Broker { until_ms } = self.shutdown {
             let released = self.lifecycle.as_ref().is_none_or(|l| l.state == lifecycle::State::Released);
             if released || now.mono_ms >= until_ms || self.is_forsaken(now) {
+                self.drop_all_groups();
                 self.close_replicas();
                 self.shutdown = Shutdown::Quorum;
                 self.quorum.shutdown(QUORUM_SHUTDOWN_MS, now);

@@ -155,6 +155,17 @@ impl Node {
             ApiKey::ListOffsets => self.handle_list_offsets(cx, body),
             ApiKey::Metadata => self.handle_metadata(cx, body, now),
             ApiKey::ApiVersions => self.handle_api_versions(cx, body),
+            ApiKey::FindCoordinator
+            | ApiKey::JoinGroup
+            | ApiKey::SyncGroup
+            | ApiKey::Heartbeat
+            | ApiKey::LeaveGroup
+            | ApiKey::OffsetCommit
+            | ApiKey::OffsetFetch
+            | ApiKey::OffsetDelete
+            | ApiKey::ListGroups
+            | ApiKey::DescribeGroups
+            | ApiKey::DeleteGroups => self.handle_group_request(cx, frame, body_at, now),
             ApiKey::InitProducerId => self.handle_init_producer_id(cx, body, now),
             ApiKey::OffsetForLeaderEpoch => self.handle_offset_for_leader_epoch(cx, body),
             ApiKey::DescribeConfigs => self.handle_describe_configs(cx, body),

@@ -15,6 +15,7 @@ use storage::{DirError, DiskRef, Evidence, LogDir};
 use crate::connections::Connections;
 use crate::control::ControlChannel;
 use crate::effect::ListenerKind;
+use crate::groups::Groups;
 use crate::lifecycle::Lifecycle;
 use crate::links::Links;
 use crate::node::{Mutations, Node, Shutdown};
@@ -104,6 +105,7 @@ impl Node {
             lifecycle: is_broker
                 .then(|| Lifecycle::new(config.node_id, incarnation, config.broker_heartbeat_interval_ms)),
             replicas: Replicas::new(&config, now),
+            groups: Groups::new(&config),
             producer_ids: ProducerIds::default(),
             auto_creating: BTreeSet::new(),
             scratch: Scratch::default(),

@@ -1,0 +1,272 @@
+//! Groups of the classic protocol and their offsets: each request finds its shard, or learns where to look.
+
+use std::collections::BTreeSet;
+
+use coordinator::{ClientInfo, OFFSETS_TOPIC, OffsetTopic, partition_of};
+use protocol::api::ApiKey;
+use protocol::codec::decode_all;
+use protocol::error::ErrorCode;
+use protocol::header::decode_request_header;
+use protocol::messages::find_coordinator_response::Coordinator;
+use protocol::messages::list_groups_response::ListedGroup;
+use protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
+use protocol::messages::*;
+use protocol::time::Now;
+use protocol::wire::{DecodeError, Reader};
+
+use crate::node::Node;
+use crate::request::Context;
+
+const GROUP: i8 = 0;
+/// From here on many coordinators are asked for at a time.
+const MANY_KEYS_FROM: i16 = 4;
+/// From here on topics go by id.
+const COMMIT_TOPIC_IDS_FROM: i16 = 10;
+/// From here on an unknown group is an error and not a dead group.
+const GROUP_NOT_FOUND_FROM: i16 = 6;
+const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
+const CLASSIC: &str = "classic";
+
+impl Node {
+    pub(crate) fn handle_group_request(
+        &mut self,
+        cx: &Context,
+        frame: &[u8],
+        body_at: usize,
+        now: Now,
+    ) -> Result<(), DecodeError> {
+        let body = frame.get(body_at..).unwrap_or_default();
+        match cx.reply.key {
+            ApiKey::FindCoordinator => self.handle_find_coordinator(cx, body, now),
+            ApiKey::JoinGroup => {
+                let request: JoinGroupRequest<'_> = cx.decode(body)?;
+                let client_id = decode_request_header(&mut Reader::new(frame))?.client_id;
+                let client = ClientInfo {
+                    client_id: client_id.map(|id| id.into_owned()).unwrap_or_default(),
+                    client_host: format!("/{}", cx.peer),
+                };
+                match self.group_call(&request.group_id, cx.reply) {
+                    Ok((shard, token)) => shard.join(&request, cx.reply.version, client, token, now),
+                    Err(code) => self.refuse_group_request(cx.reply, code),
+                }
+                Ok(())
+            }
+            ApiKey::SyncGroup => {
+                let request: SyncGroupRequest<'_> = cx.decode(body)?;
+                match self.group_call(&request.group_id, cx.reply) {
+                    Ok((shard, token)) => shard.sync(&request, token, now),
+                    Err(code) => self.refuse_group_request(cx.reply, code),
+                }
+                Ok(())
+            }
+            ApiKey::Heartbeat => {
+                let request: HeartbeatRequest<'_> = cx.decode(body)?;
+                let code = match self.group_shard(&request.group_id) {
+                    Ok(shard) => shard.heartbeat(&request, now),
+                    Err(code) => code,
+                };
+                self.respond(cx.reply, &HeartbeatResponse { error_code: code.into(), ..Default::default() });
+                Ok(())
+            }
+            ApiKey::LeaveGroup => {
+                let request: LeaveGroupRequest<'_> = cx.decode(body)?;
+                match self.group_call(&request.group_id, cx.reply) {
+                    Ok((shard, token)) => shard.leave(&request, cx.reply.version, token, now),
+                    Err(code) => self.refuse_group_request(cx.reply, code),
+                }
+                Ok(())
+            }
+            ApiKey::OffsetCommit => self.handle_offset_commit(cx, body, now),
+            ApiKey::OffsetFetch => self.handle_offset_fetch(cx, body),
+            ApiKey::OffsetDelete => self.handle_offset_delete(cx, body),
+            ApiKey::ListGroups => self.handle_list_groups(cx, body),
+            ApiKey::DescribeGroups => self.handle_describe_groups(cx, body),
+            _ => {
+                let request: DeleteGroupsRequest<'_> = cx.decode(body)?;
+                let names = request.groups_names.iter().map(|name| name.clone().into_owned()).collect();
+                self.delete_groups(cx.reply, names);
+                Ok(())
+            }
+        }
+    }
+
+    fn handle_find_coordinator(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
+        let request: FindCoordinatorRequest<'_> = cx.decode(body)?;
+        if cx.reply.version < MANY_KEYS_FROM {
+            let found = self.find_coordinator(cx, &request.key, request.key_type, now);
+            let response = FindCoordinatorResponse {
+                error_code: found.error_code,
+                error_message: found.error_message.filter(|_| cx.reply.version >= 1),
+                node_id: found.node_id,
+                host: found.host,
+                port: found.port,
+                ..Default::default()
+            };
+            self.respond(cx.reply, &response);
+            return Ok(());
+        }
+        let keys = request.coordinator_keys.iter();
+        let coordinators = keys.map(|key| self.find_coordinator(cx, key, request.key_type, now)).collect();
+        self.respond(cx.reply, &FindCoordinatorResponse { coordinators, ..Default::default() });
+        Ok(())
+    }
+
+    fn find_coordinator(&mut self, cx: &Context, key: &str, key_type: i8, now: Now) -> Coordinator<'static> {
+        let failed = |code: ErrorCode, message: &'static str| Coordinator {
+            key: key.to_owned().into(),
+            node_id: -1,
+            port: -1,
+            error_code: code.into(),
+            error_message: (!message.is_empty()).then(|| message.into()),
+            ..Default::default()
+        };
+        if key_type != GROUP {
+            return failed(ErrorCode::InvalidRequest, "this broker coordinates groups only");
+        }
+        let Some(topic) = self.image.topic(OFFSETS_TOPIC) else {
+            self.create_offsets_topic(now);
+            return failed(ErrorCode::CoordinatorNotAvailable, "");
+        };
+        let partition = partition_of(key, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
+        match self.leader_hint((topic.id, partition), cx.listener) {
+            None => failed(ErrorCode::CoordinatorNotAvailable, ""),
+            Some(leader) => Coordinator {
+                key: key.to_owned().into(),
+                node_id: leader.leader,
+                host: leader.host.into(),
+                port: leader.port,
+                ..Default::default()
+            },
+        }
+    }
+
+    fn handle_offset_commit(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
+        let request: OffsetCommitRequest<'_> = cx.decode(body)?;
+        let by_id = cx.reply.version >= COMMIT_TOPIC_IDS_FROM;
+        let resolve = |topic: &offset_commit_request::OffsetCommitRequestTopic<'_>| {
+            let known = match by_id {
+                true => self.image.topics.get(&topic.topic_id),
+                false => self.image.topic(&topic.name),
+            };
+            match known {
+                Some(known) => OffsetTopic { name: known.name.clone(), id: known.id, error: None },
+                None => OffsetTopic {
+                    name: topic.name.clone().into_owned(),
+                    id: topic.topic_id,
+                    error: Some(if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition }),
+                },
+            }
+        };
+        let topics: Vec<OffsetTopic> = request.topics.iter().map(resolve).collect();
+        match self.group_call(&request.group_id, cx.reply) {
+            Ok((shard, token)) => shard.commit_offsets(&request, &topics, token, now),
+            Err(code) => {
+                let refused = |topic: &offset_commit_request::OffsetCommitRequestTopic<'_>| OffsetCommitResponseTopic {
+                    name: topic.name.clone().into_owned().into(),
+                    topic_id: topic.topic_id,
+                    partitions: topic
+                        .partitions
+                        .iter()
+                        .map(|p| OffsetCommitResponsePartition {
+                            partition_index: p.partition_index,
+                            error_code: code.into(),
+                            ..Default::default()
+                        })
+                        .collect(),
+                    ..Default::default()
+                };
+                let topics = request.topics.iter().map(refused).collect();
+                self.respond(cx.reply, &OffsetCommitResponse { topics, ..Default::default() });
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_offset_delete(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
+        let request: OffsetDeleteRequest<'_> = cx.decode(body)?;
+        match self.group_call(&request.group_id, cx.reply) {
+            Ok((shard, token)) => {
+                let consumed = subscribed_topics(&shard.subscriptions(&request.group_id));
+                shard.delete_offsets(&request, &consumed, token);
+            }
+            Err(code) => {
+                self.respond(cx.reply, &OffsetDeleteResponse { error_code: code.into(), ..Default::default() });
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_list_groups(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
+        let request: ListGroupsRequest<'_> = cx.decode(body)?;
+        let asks_for = |filter: &[protocol::wire::Str<'_>], value: &str| {
+            filter.is_empty() || filter.iter().any(|f| f.eq_ignore_ascii_case(value))
+        };
+        let response = match self.groups.serving() {
+            Err(code) => ListGroupsResponse { error_code: code.into(), ..Default::default() },
+            Ok(shards) => {
+                let groups = shards.into_iter().flat_map(|shard| shard.list());
+                let wanted = groups.filter(|g| {
+                    asks_for(&request.states_filter, g.state.name()) && asks_for(&request.types_filter, CLASSIC)
+                });
+                let version = cx.reply.version;
+                let groups = wanted.map(|g| ListedGroup {
+                    group_id: g.group.into(),
+                    protocol_type: g.protocol_type.into(),
+                    group_state: if version >= 4 { g.state.name().into() } else { "".into() },
+                    group_type: if version >= 5 { CLASSIC.into() } else { "".into() },
+                    ..Default::default()
+                });
+                ListGroupsResponse { groups: groups.collect(), ..Default::default() }
+            }
+        };
+        self.respond(cx.reply, &response);
+        Ok(())
+    }
+
+    fn handle_describe_groups(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
+        let request: DescribeGroupsRequest<'_> = cx.decode(body)?;
+        let version = cx.reply.version;
+        let mut groups = Vec::with_capacity(request.groups.len());
+        for name in &request.groups {
+            let mut described = match self.group_shard(name) {
+                Ok(shard) => {
+                    let mut described = shard.describe(name);
+                    if !shard.knows(name) && version >= GROUP_NOT_FOUND_FROM {
+                        described.error_code = ErrorCode::GroupIdNotFound.into();
+                        described.error_message = Some(format!("Group {name} not found.").into());
+                    }
+                    described
+                }
+                Err(code) => describe_groups_response::DescribedGroup {
+                    error_code: code.into(),
+                    group_id: name.clone().into_owned().into(),
+                    ..Default::default()
+                },
+            };
+            if version < 4 {
+                described.members.iter_mut().for_each(|m| m.group_instance_id = None);
+            }
+            described.authorized_operations = match request.include_authorized_operations {
+                true => GROUP_OPERATIONS,
+                false => super::OPERATIONS_NOT_ASKED,
+            };
+            groups.push(described);
+        }
+        self.respond(cx.reply, &DescribeGroupsResponse { groups, ..Default::default() });
+        Ok(())
+    }
+}
+
+/// The topics that members of a consumer group have subscribed to.
+fn subscribed_topics(subscriptions: &[Vec<u8>]) -> Vec<String> {
+    let mut topics = BTreeSet::new();
+    for bytes in subscriptions {
+        let Some(version) = bytes.first_chunk::<2>().map(|v| i16::from_be_bytes(*v)) else { continue };
+        let newest = *<ConsumerProtocolSubscription<'_> as protocol::codec::Message>::VERSIONS.end();
+        let body = bytes.get(2..).unwrap_or_default();
+        if let Ok(subscription) = decode_all::<ConsumerProtocolSubscription<'_>>(body, version.min(newest)) {
+            topics.extend(subscription.topics.iter().map(|t| t.clone().into_owned()));
+        }
+    }
+    topics.into_iter().collect()
+}

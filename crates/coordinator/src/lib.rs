@@ -1,0 +1,32 @@
+//! Group coordination: who is in a group, what it has consumed.
+//!
+//! [`GroupShard`] is the state of one partition of `__consumer_offsets`, as a state machine: requests and the time go
+//! in, [`Output`]s come out. It never sees the partition: it asks for records to be written and hears when they are
+//! committed, and nothing that rests on a record is answered before. On another node it is the same after a replay.
+
+mod config;
+mod group;
+mod join;
+mod leave;
+mod offsets;
+mod records;
+mod shard;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use config::GroupConfig;
+pub use group::{ClientInfo, GroupState};
+pub use offsets::{CommittedOffset, OffsetTopic};
+pub use records::{Record, ReplayError};
+pub use shard::{GroupShard, Listed, Output, Response, Ticket, Token};
+
+/// The internal topic that holds groups and their offsets.
+pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
+
+/// The partition that a group belongs to: Java's `String.hashCode`, as `Utils.abs` takes its absolute value.
+pub fn partition_of(group: &str, partitions: i32) -> i32 {
+    let hash = group.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    let positive = if hash == i32::MIN { 0 } else { hash.abs() };
+    positive % partitions.max(1)
+}
