@@ -43,6 +43,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story leader-stopped", true, faults::leader_stopped),
     ("story all-killed", true, faults::all_killed),
     ("story bad-minute", true, faults::bad_minute),
+    ("story thousand-partitions", false, faults::thousand_partitions),
     ("story roles-apart", false, shapes::roles_apart),
     ("story dynamic-quorum", false, shapes::dynamic_quorum),
     ("story disk-replaced", false, shapes::disk_replaced),

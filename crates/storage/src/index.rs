@@ -12,6 +12,9 @@ use crate::disk::{Disk, OpenMode};
 /// Entries that may wait in memory before they are written; a crash costs a scan of what they cover.
 const PENDING_MAX: usize = 256;
 
+/// Entries read at a time: most files end within the first read.
+const ENTRIES_PER_READ: usize = 512;
+
 /// What an index stores, and how it looks on disk.
 pub trait IndexEntry: Copy {
     const SIZE: usize;
@@ -100,28 +103,44 @@ impl<E: IndexEntry> Index<E> {
         self.is_loaded
     }
 
-    /// Reads the file; false if it is missing or cannot be right, and then must be rebuilt.
+    /// Reads the file up to the end of its entries; false if it is missing or cannot be right, and then must be
+    /// rebuilt. Never more than that: ten megabytes of zeros stand behind the entries of an active file, twice in each
+    /// of perhaps thousands of partitions.
     pub fn load(&mut self, disk: &dyn Disk) -> bool {
-        let Ok(bytes) = disk.read(&self.path) else { return false };
-        if bytes.len() % E::SIZE != 0 {
-            return false;
-        }
-        let mut entries: Vec<E> = Vec::new();
-        for chunk in bytes.chunks_exact(E::SIZE) {
-            // Zeros are what follows the entries of an active file; only a first entry could be all zero, and says
-            // nothing that the segment's beginning does not say.
-            if chunk.iter().all(|b| *b == 0) {
-                break;
-            }
-            match E::decode(chunk, self.base_offset) {
-                Some(entry) if entries.last().is_none_or(|last| last.precedes(&entry)) => entries.push(entry),
-                _ => return false,
-            }
-        }
+        let Some(entries) = self.read_entries(disk) else { return false };
         self.written = entries.len();
         self.entries = entries;
         self.is_loaded = true;
         true
+    }
+
+    fn read_entries(&self, disk: &dyn Disk) -> Option<Vec<E>> {
+        let file = disk.open(&self.path, OpenMode::Read).ok()?;
+        if file.len().ok()? % E::SIZE as u64 != 0 {
+            return None;
+        }
+        let mut entries: Vec<E> = Vec::new();
+        let mut chunk = vec![0; ENTRIES_PER_READ * E::SIZE];
+        let mut at = 0;
+        loop {
+            let n = file.read_at(&mut chunk, at).ok()?;
+            at += n as u64;
+            for bytes in chunk[..n].chunks_exact(E::SIZE) {
+                // Zeros are what follows the entries of an active file; only a first entry could be all zero, and says
+                // nothing that the segment's beginning does not say.
+                if bytes.iter().all(|b| *b == 0) {
+                    return Some(entries);
+                }
+                let entry = E::decode(bytes, self.base_offset)?;
+                if entries.last().is_some_and(|last| !last.precedes(&entry)) {
+                    return None;
+                }
+                entries.push(entry);
+            }
+            if n < chunk.len() {
+                return Some(entries);
+            }
+        }
     }
 
     pub fn reset(&mut self) {

@@ -160,6 +160,9 @@ impl Cluster {
 
     /// SIGTERM, and the node must come to its end by itself, with exit code 0.
     pub fn stop(&mut self, id: i32, limit: Duration) -> Result<Duration, String> {
+        // A process that has just begun does not know the signal yet.
+        let port = self.node(id).port;
+        wait_until(Duration::from_secs(10), "a node to listen", || wire::connect(port).map(drop))?;
         self.terminate(id)?;
         self.wait_for_end(id, limit)
     }
@@ -223,6 +226,16 @@ impl Cluster {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
         line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb / 1024)
+    }
+
+    /// Processor time of a node so far, in seconds.
+    pub fn cpu_seconds(&self, id: i32) -> Option<f64> {
+        let pid = self.node(id).child.as_ref()?.id();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit(')').next()?.split_whitespace().skip(11);
+        let (user, system) = (fields.next()?.parse::<f64>().ok()?, fields.next()?.parse::<f64>().ok()?);
+        // The unit of these fields is 10 ms on every Linux that matters.
+        Some((user + system) / 100.0)
     }
 
     /// Of the nodes that run; of all, if none does.

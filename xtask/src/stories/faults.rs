@@ -289,6 +289,50 @@ pub fn all_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
+/// A thousand partitions that nobody writes to, and the time that they need after kill -9 of all nodes.
+pub fn thousand_partitions(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
+    const PARTITIONS: u32 = 1_000;
+    const IDLE: Duration = Duration::from_secs(10);
+    let mut cluster = Cluster::start(env, "thousand-partitions", "")?;
+    let started = Instant::now();
+    cluster.create_topic(env, "many", PARTITIONS, &[])?;
+    notes.push(format!("{PARTITIONS} partitions in sync after {} ms", started.elapsed().as_millis()));
+    std::thread::sleep(Duration::from_secs(2));
+    let cpu = |cluster: &Cluster| (1..=3).filter_map(|id| cluster.cpu_seconds(id)).sum::<f64>();
+    let before = cpu(&cluster);
+    std::thread::sleep(IDLE);
+    let idle = (cpu(&cluster) - before) / IDLE.as_secs_f64() * 100.0;
+    let resident: Vec<u64> = (1..=3).filter_map(|id| cluster.resident_mb(id)).collect();
+    notes.push(format!("idle: {idle:.1} % of a core for three nodes, {resident:?} MB resident"));
+    for id in 1..=3 {
+        cluster.kill(id)?;
+    }
+    let started = Instant::now();
+    for id in 1..=3 {
+        cluster.start_node(id)?;
+    }
+    wait_until(Duration::from_secs(40), "a leader for every partition", || {
+        let partitions = cluster.metadata("many")?.partitions;
+        let led = partitions.iter().filter(|p| p.leader > 0).count();
+        expect(led == PARTITIONS as usize, || format!("{led} of {PARTITIONS} have one"))
+    })?;
+    let led = started.elapsed();
+    cluster.wait_for_isr("many", 3, Duration::from_secs(60))?;
+    let whole = started.elapsed();
+    notes.push(format!(
+        "after kill -9 of all: every leader {} ms, every ISR {} ms",
+        led.as_millis(),
+        whole.as_millis()
+    ));
+    // Far from the aims, which are for an idle machine: these are for noticing that something is badly wrong.
+    expect(idle < 30.0, || format!("{idle:.1} % of a core while nothing happens"))?;
+    expect(led < Duration::from_secs(10), || format!("{led:?} without leaders"))?;
+    let took = cluster.stop_all(Duration::from_secs(30))?;
+    notes.push(format!("three nodes stopped {} ms after SIGTERM", took.as_millis()));
+    cluster.done();
+    Ok(())
+}
+
 /// Command one of the README.
 pub fn demo(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     let dir = env.stories.join(format!("demo-{}", std::process::id()));
