@@ -190,11 +190,10 @@ impl GroupShard {
         for topic in &request.topics {
             let name = topic.name.clone().into_owned();
             let code = if consumed.contains(&name) { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
-            let partitions = topic.partitions.iter().map(|p| OffsetDeleteResponsePartition {
-                partition_index: p.partition_index,
-                error_code: code.into(),
-                ..Default::default()
-            });
+            let partitions = topic
+                .partitions
+                .iter()
+                .map(|p| OffsetDeleteResponsePartition { partition_index: p.partition_index, error_code: code.into() });
             let partitions: Vec<_> = partitions.collect();
             for p in topic.partitions.iter().filter(|_| code == ErrorCode::None) {
                 if self.offset(&group_id, &name, p.partition_index).is_some() {
@@ -202,7 +201,7 @@ impl GroupShard {
                     offsets.push((name.clone(), p.partition_index, None));
                 }
             }
-            answer.topics.push(OffsetDeleteResponseTopic { name: name.into(), partitions, ..Default::default() });
+            answer.topics.push(OffsetDeleteResponseTopic { name: name.into(), partitions });
         }
         let answer = Response::OffsetDelete(answer);
         match records.is_empty() {

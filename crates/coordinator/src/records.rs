@@ -63,7 +63,7 @@ fn encode(prefix: i16, message: &impl Message, version: i16) -> Vec<u8> {
 }
 
 pub(crate) fn offset_record(group: &str, topic: &str, partition: i32, value: Option<&OffsetCommitValue<'_>>) -> Record {
-    let key = OffsetCommitKey { group: group.into(), topic: topic.into(), partition, ..Default::default() };
+    let key = OffsetCommitKey { group: group.into(), topic: topic.into(), partition };
     Record {
         key: encode(OFFSET_COMMIT, &key, 0),
         value: value.map(|value| encode(VALUE_VERSION, value, VALUE_VERSION)),
@@ -71,7 +71,7 @@ pub(crate) fn offset_record(group: &str, topic: &str, partition: i32, value: Opt
 }
 
 pub(crate) fn group_record(group: &str, value: Option<&GroupMetadataValue<'_>>) -> Record {
-    let key = GroupMetadataKey { group: group.into(), ..Default::default() };
+    let key = GroupMetadataKey { group: group.into() };
     Record {
         key: encode(GROUP_METADATA, &key, 0),
         value: value.map(|value| encode(VALUE_VERSION, value, VALUE_VERSION)),

@@ -12,9 +12,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("metadata", &["protocol"]),
     // L2: the machines; none knows another.
     ("raft", &["protocol", "storage"]),
-    ("replication", &["protocol", "storage", "metadata"]),
+    ("replication", &["protocol", "storage"]),
+    ("coordinator", &["protocol"]),
     // L3: the Node.
-    ("broker", &["protocol", "storage", "metadata", "raft", "replication"]),
+    ("broker", &["protocol", "storage", "metadata", "raft", "replication", "coordinator"]),
     // L4: mains, and what only they use.
     ("server", &["protocol", "storage", "metadata", "broker"]),
     ("tools", &["protocol", "storage", "metadata"]),
