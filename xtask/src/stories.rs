@@ -9,6 +9,7 @@ mod bad_input;
 mod batches;
 mod by_hand;
 mod cluster;
+mod dev;
 mod faults;
 mod kafka_tools;
 mod process;
@@ -52,6 +53,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story bad-input", false, bad_input::story),
     ("story bad-batches", false, batches::story),
     ("story demo", false, faults::demo),
+    ("story dev", false, dev::story),
 ];
 
 /// Each story is a stage.

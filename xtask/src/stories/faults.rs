@@ -12,6 +12,7 @@ use super::{Env, expect, kafka_tools, wait_until, wire};
 
 const TOPIC: &str = "acknowledged";
 const RECORDS_PER_SECOND: u32 = 2_000;
+const BAD_MINUTE_PARTITIONS: u32 = 4;
 
 struct Producer {
     follower: Follower,
@@ -80,68 +81,50 @@ impl Acknowledged {
         self.times.windows(2).map(|w| w[1] - w[0]).max().unwrap_or_default()
     }
 
-    /// Everything acknowledged is in the topic exactly once, and the topic is in the order of sending.
+    /// Everything acknowledged is in the topic exactly once, and each partition is in the order of sending.
     fn check(&self, env: &Env, cluster: &Cluster) -> Result<String, String> {
         expect(self.errors.is_empty(), || format!("{} sends failed: {}", self.errors.len(), self.errors[0]))?;
         let servers = cluster.bootstrap();
-        let args = [
-            "--bootstrap-server",
-            &servers,
-            "--topic",
-            TOPIC,
-            "--partition",
-            "0",
-            "--offset",
-            "earliest",
-            "--timeout-ms",
-            "4000",
-        ];
-        let read = env.kafka("org.apache.kafka.tools.consumer.ConsoleConsumer", &args, "")?;
-        let found: Vec<u64> = read.stdout.lines().filter_map(|line| line.trim().parse().ok()).collect();
-        let disorder = found.windows(2).position(|w| w[1] <= w[0]);
-        expect(disorder.is_none(), || {
-            let at = disorder.unwrap_or_default();
-            format!("record {} is followed by {}", found[at], found[at + 1])
-        })?;
-        let there: BTreeSet<u64> = found.iter().copied().collect();
+        let partitions = cluster.metadata(TOPIC)?.partitions.len();
+        let mut there: BTreeSet<u64> = BTreeSet::new();
+        let mut count = 0;
+        for partition in 0..partitions {
+            let line = format!(
+                "--bootstrap-server {servers} --topic {TOPIC} --partition {partition} --offset earliest \
+                 --timeout-ms 4000"
+            );
+            let read = env.kafka_line("consumer.ConsoleConsumer", &line)?;
+            let found: Vec<u64> = read.stdout.lines().filter_map(|line| line.trim().parse().ok()).collect();
+            let disorder = found.windows(2).position(|w| w[1] <= w[0]);
+            expect(disorder.is_none(), || {
+                let at = disorder.unwrap_or_default();
+                format!("partition {partition}: record {} is followed by {}", found[at], found[at + 1])
+            })?;
+            count += found.len();
+            there.extend(found);
+        }
+        expect(count == there.len(), || format!("{} records are in two partitions", count - there.len()))?;
         let lost: Vec<&u64> = self.values.iter().filter(|v| !there.contains(v)).collect();
         expect(lost.is_empty(), || {
             let head = &lost[..lost.len().min(10)];
             format!("{} of {} acknowledged records are lost: {head:?} …", lost.len(), self.values.len())
         })?;
         Ok(format!(
-            "{} records acknowledged, {} in the topic, none lost, doubled or out of order",
-            self.values.len(),
-            found.len()
+            "{} records acknowledged, {count} in the topic, none lost, doubled or out of order",
+            self.values.len()
         ))
     }
 }
 
-fn cluster_with_topic(env: &Env, name: &str) -> Result<Cluster, String> {
+fn cluster_with_topic(env: &Env, name: &str, partitions: u32) -> Result<Cluster, String> {
     let cluster = Cluster::start(env, name, "")?;
-    let servers = cluster.bootstrap();
-    let create = [
-        "topics",
-        "--bootstrap-server",
-        &servers,
-        "--create",
-        "--topic",
-        TOPIC,
-        "--partitions",
-        "1",
-        "--replication-factor",
-        "3",
-        "--config",
-        "min.insync.replicas=2",
-    ];
-    env.zwirn(&create)?.good()?;
-    cluster.wait_for_isr(TOPIC, 3, Duration::from_secs(10))?;
+    cluster.create_topic(env, TOPIC, partitions, &["--config", "min.insync.replicas=2"])?;
     Ok(cluster)
 }
 
 /// kill -9 of the leader, twice, each time restarted.
 pub fn leader_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
-    let mut cluster = cluster_with_topic(env, "leader-killed")?;
+    let mut cluster = cluster_with_topic(env, "leader-killed", 1)?;
     let producer = Producer::start(env, &cluster, 20)?;
     for round in 1..=2 {
         std::thread::sleep(Duration::from_secs(1));
@@ -189,7 +172,7 @@ fn tells_no_past(cluster: &Cluster, restarted: i32, leader: i32) -> Result<(), S
 
 /// A minute of bad luck: nodes are killed, frozen and stopped one after the other, in an order that a seed decides.
 pub fn bad_minute(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
-    let mut cluster = cluster_with_topic(env, "bad-minute")?;
+    let mut cluster = cluster_with_topic(env, "bad-minute", BAD_MINUTE_PARTITIONS)?;
     let seed = u64::from(std::process::id());
     notes.push(format!("seed {seed}"));
     let mut state = seed;
@@ -236,7 +219,9 @@ pub fn bad_minute(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
     let acknowledged = producer.finish()?;
     notes.push(format!("longest silence of the producer: {} ms", acknowledged.silence().as_millis()));
     notes.push(acknowledged.check(env, &cluster)?);
-    cluster.replicas_are_equal(&format!("{TOPIC}-0"), "00000000000000000000.log")?;
+    for partition in 0..BAD_MINUTE_PARTITIONS {
+        cluster.replicas_are_equal(&format!("{TOPIC}-{partition}"), "00000000000000000000.log")?;
+    }
     cluster.stop_all(Duration::from_secs(20))?;
     kafka_tools::sanity_check(env, &cluster)?;
     cluster.done();
@@ -245,7 +230,7 @@ pub fn bad_minute(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
 
 /// SIGTERM of the leader: leaderships move first, and clients see no error.
 pub fn leader_stopped(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
-    let mut cluster = cluster_with_topic(env, "leader-stopped")?;
+    let mut cluster = cluster_with_topic(env, "leader-stopped", 1)?;
     let producer = Producer::start(env, &cluster, 12)?;
     for round in 1..=2 {
         let leader = cluster.leader(TOPIC)?;
@@ -267,7 +252,7 @@ pub fn leader_stopped(env: &Env, notes: &mut Vec<String>) -> Result<(), String> 
 
 /// kill -9 of all three at once while records flow, then a restart of all.
 pub fn all_killed(env: &Env, notes: &mut Vec<String>) -> Result<(), String> {
-    let mut cluster = cluster_with_topic(env, "all-killed")?;
+    let mut cluster = cluster_with_topic(env, "all-killed", 1)?;
     let producer = Producer::start(env, &cluster, 15)?;
     std::thread::sleep(Duration::from_secs(1));
     for id in 1..=3 {
