@@ -27,6 +27,7 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::ApiVersions, BC),
     (ApiKey::CreateTopics, BC),
     (ApiKey::DeleteTopics, BC),
+    (ApiKey::DeleteRecords, B),
     (ApiKey::InitProducerId, B),
     (ApiKey::OffsetForLeaderEpoch, B),
     (ApiKey::DescribeConfigs, BC),

@@ -138,6 +138,7 @@ impl Node {
         for key in std::mem::take(&mut self.replicas.touched) {
             self.replicas.note_growth(key);
             self.settle_produces(key);
+            self.settle_deletes(key);
             for session in self.replicas.sessions.touch(key) {
                 fetches.extend(self.replicas.fetches.of_session(session));
             }
@@ -154,6 +155,7 @@ impl Node {
 
     pub(crate) fn expire_waits(&mut self, now: Now) {
         self.expire_produces(now);
+        self.expire_deletes(now);
         for id in self.replicas.fetches.due(now) {
             self.end_fetch(id);
         }

@@ -164,7 +164,9 @@ impl Node {
                 if fed.appended || fed.high_watermark_moved {
                     self.replicas.touched.insert(key);
                 }
-                if fed.appended { FetcherOutcome::Moved } else { FetcherOutcome::Unchanged }
+                // The leader learns of a new log start from our next fetch.
+                let moved = fed.appended || fed.log_start_moved;
+                if moved { FetcherOutcome::Moved } else { FetcherOutcome::Unchanged }
             }
             Err(AppendError::Storage(error)) => self.fail_fetch(error),
             Err(error) => {

@@ -4,6 +4,7 @@ mod active;
 mod api;
 mod connections;
 mod control;
+mod delete_waits;
 mod effect;
 mod fetch_waits;
 mod fetching;

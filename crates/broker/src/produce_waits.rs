@@ -153,6 +153,7 @@ impl Node {
                 self.respond_produce(wait.reply, wait.listener, wait.response);
             }
         }
+        self.fail_deletes();
         self.end_all_fetches();
     }
 }

@@ -324,6 +324,8 @@ impl Node {
             .map(|(key, _)| *key)
             .collect();
         self.replicas.isr_candidates.extend(keys);
+        // A broker that no longer serves does not hold up the deletion of records.
+        self.replicas.touched.extend(self.replicas.deletes.keys());
     }
 
     /// KIP-858: with several directories the controller does not know which one was chosen.

@@ -13,6 +13,7 @@ use replication::{AlterOutcome, FetchSessions, Fetcher, Partition, PartitionKey}
 use storage::{Checkpoints, FlushWork, Log};
 
 use crate::control::ControlOp;
+use crate::delete_waits::DeleteWaits;
 use crate::effect::ConnId;
 use crate::fetch_waits::FetchWaits;
 use crate::node::{FlushOf, Node};
@@ -52,6 +53,7 @@ pub(crate) struct Replicas {
     pub fetchers: BTreeMap<i32, Fetcher>,
     pub sessions: FetchSessions,
     pub produces: ProduceWaits,
+    pub deletes: DeleteWaits,
     pub fetches: FetchWaits,
     /// Partitions whose log, high watermark or role changed since the waiting requests were last looked at.
     pub touched: BTreeSet<PartitionKey>,
@@ -85,6 +87,7 @@ impl Replicas {
             fetchers: BTreeMap::new(),
             sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots.max(0) as usize),
             produces: ProduceWaits::default(),
+            deletes: DeleteWaits::default(),
             fetches: FetchWaits::default(),
             touched: BTreeSet::new(),
             isr_candidates: BTreeSet::new(),
@@ -124,6 +127,7 @@ impl Replicas {
 
     pub fn next_deadline(&self) -> i64 {
         let mut at = self.produces.next_deadline().min(self.fetches.next_deadline());
+        at = at.min(self.deletes.next_deadline());
         if self.is_published {
             at = at.min(self.isr_check_ms).min(self.checkpoint_ms).min(self.retention_ms);
             at = at.min(self.fetchers.values().map(Fetcher::next_deadline).min().unwrap_or(i64::MAX));

@@ -166,6 +166,7 @@ impl Node {
             | ApiKey::ListGroups
             | ApiKey::DescribeGroups
             | ApiKey::DeleteGroups => self.handle_group_request(cx, frame, body_at, now),
+            ApiKey::DeleteRecords => self.handle_delete_records(cx, body, now),
             ApiKey::InitProducerId => self.handle_init_producer_id(cx, body, now),
             ApiKey::OffsetForLeaderEpoch => self.handle_offset_for_leader_epoch(cx, body),
             ApiKey::DescribeConfigs => self.handle_describe_configs(cx, body),

@@ -12,6 +12,7 @@ use protocol::codec::{Message, Request};
 use protocol::error::ErrorCode;
 use protocol::header::{decode_response, encode_request};
 use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use protocol::messages::*;
@@ -306,6 +307,21 @@ impl Cluster {
         (ErrorCode::from_i16(part.error_code), values)
     }
 
+    /// Low watermark and error of partition 0.
+    fn delete_records(&mut self, id: i32, topic: &str, offset: i64) -> (ErrorCode, i64) {
+        let partition = DeleteRecordsPartition { partition_index: 0, offset, ..Default::default() };
+        let topic = DeleteRecordsTopic { name: topic.into(), partitions: vec![partition], ..Default::default() };
+        let request = DeleteRecordsRequest { topics: vec![topic], timeout_ms: 3_000, ..Default::default() };
+        let bytes = self.ask(id, ApiKey::DeleteRecords, 2, &request);
+        let (_, response) = decode_response::<DeleteRecordsRequest<'_>>(&bytes, 2).expect("decodes");
+        let part = &response.topics[0].partitions[0];
+        (ErrorCode::from_i16(part.error_code), part.low_watermark)
+    }
+
+    fn log_start(&self, id: i32) -> i64 {
+        self.members[&id].node.as_ref().expect("alive").status().broker.expect("a broker").partitions[0].log_start
+    }
+
     fn is_ready(&self) -> bool {
         self.members.values().filter_map(|m| m.node.as_ref()).all(|n| n.status().is_ready())
     }
@@ -388,4 +404,37 @@ fn a_killed_leader_costs_nothing_that_was_acknowledged() {
         }
     }
     panic!("the ISR is not whole again");
+}
+
+#[test]
+fn deleted_records_are_gone_on_every_replica_when_the_answer_comes() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(1, "t", 1, 3);
+    cluster.run(100);
+    let leader = cluster.leader(topic);
+    for n in 0..5 {
+        assert_eq!(cluster.produce(leader, topic, &n.to_string()), (ErrorCode::None, n));
+    }
+    assert_eq!(cluster.delete_records(leader, "t", 6), (ErrorCode::OffsetOutOfRange, -1));
+    assert_eq!(cluster.delete_records(leader, "nope", 1), (ErrorCode::UnknownTopicOrPartition, -1));
+    assert_eq!(cluster.delete_records(leader % 3 + 1, "t", 1), (ErrorCode::NotLeaderOrFollower, -1));
+    let before = cluster.now.mono_ms;
+    assert_eq!(cluster.delete_records(leader, "t", 3), (ErrorCode::None, 3));
+    assert!(cluster.now.mono_ms - before < 1_500, "{} ms", cluster.now.mono_ms - before);
+    assert_eq!((1..=3).map(|id| cluster.log_start(id)).collect::<Vec<_>>(), [3, 3, 3]);
+    assert_eq!(cluster.fetch(leader, topic, 2).0, ErrorCode::OffsetOutOfRange);
+    assert_eq!(cluster.fetch(leader, topic, 3), (ErrorCode::None, vec!["3".to_owned(), "4".to_owned()]));
+    // What was deleted stays so, without anything else having happened.
+    cluster.run(6_000);
+    cluster.kill(leader);
+    cluster.start(leader);
+    cluster.run_until_ready();
+    assert_eq!(cluster.log_start(leader), 3);
+    let leader = cluster.leader(topic);
+    // A follower that is gone does not hold the request up once it is fenced.
+    let follower = leader % 3 + 1;
+    cluster.run(1_000);
+    cluster.kill(follower);
+    assert_eq!(cluster.delete_records(leader, "t", -1), (ErrorCode::None, 5));
 }

@@ -139,6 +139,14 @@ impl Partition {
         }
     }
 
+    /// The smallest log start of the replicas that are alive, −1 while one of them has not said (KIP-107); `None`
+    /// unless this replica leads.
+    pub fn low_watermark(&self, is_alive: impl Fn(i32) -> bool) -> Option<i64> {
+        let Role::Leader(leader) = &self.role else { return None };
+        let others = leader.followers.iter().filter(|(id, _)| is_alive(**id)).map(|(_, f)| f.log_start);
+        Some(others.fold(self.log.log_start_offset(), i64::min))
+    }
+
     pub fn is_replica(&self, id: i32) -> bool {
         self.state.replicas.contains(&id)
     }

@@ -59,6 +59,7 @@ pub enum Role {
 pub struct Fed {
     pub appended: bool,
     pub high_watermark_moved: bool,
+    pub log_start_moved: bool,
 }
 
 #[derive(Debug)]
@@ -271,10 +272,11 @@ impl Partition {
         // What came before a bad batch is in the log; the watermark follows it in any case.
         let moved = self.follow_high_watermark(leader_high_watermark);
         let appended = appended?.is_some();
-        if leader_log_start > self.log.log_start_offset() && leader_log_start <= self.high_watermark {
+        let log_start_moved = leader_log_start > self.log.log_start_offset() && leader_log_start <= self.high_watermark;
+        if log_start_moved {
             self.log.set_log_start(leader_log_start, now).map_err(AppendError::Storage)?;
         }
-        Ok(Fed { appended, high_watermark_moved: moved })
+        Ok(Fed { appended, high_watermark_moved: moved, log_start_moved })
     }
 
     /// Rule 3: min(own end, leader's), and never back.

@@ -178,7 +178,8 @@ impl Node {
                     leader_epoch: p.current_leader_epoch,
                     last_fetched_epoch: p.last_fetched_epoch,
                 };
-                if replica.partition.on_follower_fetch(&read, id, p.log_start_offset, broker_epoch, now) {
+                let moved = replica.partition.on_follower_fetch(&read, id, p.log_start_offset, broker_epoch, now);
+                if moved || self.replicas.deletes.is_awaited(key) {
                     self.replicas.touched.insert(key);
                 }
                 if replica.partition.might_expand(id) {

@@ -2,6 +2,7 @@
 //! answer; none decides anything that two APIs would have to agree on.
 
 mod api_versions;
+mod delete_records;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;
