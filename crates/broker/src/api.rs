@@ -53,6 +53,7 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::AllocateProducerIds, C),
     (ApiKey::ControllerRegistration, C),
     (ApiKey::AssignReplicasToDirs, C),
+    (ApiKey::ListConfigResources, B),
     (ApiKey::DescribeTopicPartitions, B),
     (ApiKey::UpdateRaftVoter, C),
 ];

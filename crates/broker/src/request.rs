@@ -170,6 +170,7 @@ impl Node {
             ApiKey::InitProducerId => self.handle_init_producer_id(cx, body, now),
             ApiKey::OffsetForLeaderEpoch => self.handle_offset_for_leader_epoch(cx, body),
             ApiKey::DescribeConfigs => self.handle_describe_configs(cx, body),
+            ApiKey::ListConfigResources => self.handle_list_config_resources(cx, body),
             ApiKey::DescribeLogDirs => self.handle_describe_log_dirs(cx, body),
             ApiKey::DescribeCluster => self.handle_describe_cluster(cx, body),
             ApiKey::DescribeTopicPartitions => self.handle_describe_topic_partitions(cx, body),

@@ -93,6 +93,16 @@ impl Parsed {
 impl Program {
     /// `Err` holds the exit code; what was to be said has been said.
     pub fn parse(&self, args: &[String], terminal: &mut Terminal<'_>) -> Result<Parsed, u8> {
+        self.parse_or(args, terminal, |message, terminal| self.refuse(args, message, terminal))
+    }
+
+    /// The same, for tools with words of their own about a mistake.
+    pub fn parse_or(
+        &self,
+        args: &[String],
+        terminal: &mut Terminal<'_>,
+        refuse: impl Fn(&str, &mut Terminal<'_>) -> u8,
+    ) -> Result<Parsed, u8> {
         let wants_help = |arg: &String| arg == "--help" || arg == "-h";
         if args.iter().any(wants_help) {
             let _ = terminal.out.write_all(self.help(args).as_bytes());
@@ -102,7 +112,7 @@ impl Program {
             terminal.line(KAFKA_VERSION);
             return Err(0);
         }
-        self.read(args).map_err(|message| self.refuse(args, &message, terminal))
+        self.read(args).map_err(|message| refuse(&message, terminal))
     }
 
     /// Usage and a message on stderr, exit 1.

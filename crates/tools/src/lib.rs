@@ -5,13 +5,18 @@ mod api_versions;
 mod argparse;
 pub mod client;
 mod cluster;
+mod configs;
 mod console_consumer;
 mod console_producer;
+mod delete_records;
 pub mod dump_log;
+mod features;
 mod get_offsets;
 mod java;
 mod jopt;
+mod leader_election;
 mod links;
+mod log_dirs;
 mod producer_perf;
 pub mod props;
 mod quorum;
@@ -52,6 +57,16 @@ pub const TOOLS: &[Tool] = &[
     tool("broker-api-versions", "kafka-broker-api-versions", "show what brokers can do", api_versions::main),
     tool("producer-perf-test", "kafka-producer-perf-test", "send records, measure", producer_perf::main),
     tool("dump-log", "kafka-dump-log", "show the files of a partition", dump_log::main),
+    tool("configs", "kafka-configs", "show and change configurations", configs::main),
+    tool("features", "kafka-features", "show and change feature levels", features::main),
+    tool("log-dirs", "kafka-log-dirs", "show what lies in brokers' directories", log_dirs::main),
+    tool("delete-records", "kafka-delete-records", "delete the oldest records of partitions", delete_records::main),
+    tool(
+        "leader-election",
+        "kafka-leader-election",
+        "let partitions choose their leaders again",
+        leader_election::main,
+    ),
     tool("links", "", "make links named as Kafka's scripts", links::main),
 ];
 

@@ -1,17 +1,22 @@
-//! DescribeConfigs: what holds for a topic or a broker, and where it comes from.
+//! DescribeConfigs: what holds for a topic or a broker, and where it comes from; ListConfigResources (KIP-1000,
+//! KIP-1142).
 
 use std::collections::BTreeMap;
 
 use metadata::ConfigResource;
 use metadata::config::{
-    ConfigEntry, DynamicConfigs, broker_key, describe_broker_configs, describe_broker_defaults, describe_topic_configs,
+    ConfigEntry, ConfigSource, DynamicConfigs, describe_broker_configs, describe_broker_defaults,
+    describe_resource_configs, describe_topic_configs,
 };
 use protocol::error::ErrorCode;
 use protocol::messages::describe_configs_request::DescribeConfigsResource;
 use protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
-use protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use protocol::messages::{
+    DescribeConfigsRequest, DescribeConfigsResponse, ListConfigResourcesRequest, ListConfigResourcesResponse,
+    list_config_resources_response,
+};
 use protocol::wire::DecodeError;
 
 use super::metadata::is_valid_topic_name;
@@ -54,6 +59,39 @@ impl Node {
         Ok(())
     }
 
+    pub(crate) fn handle_list_config_resources(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
+        let request: ListConfigResourcesRequest = cx.decode(body)?;
+        // The first version knew of client metrics only, and asked for them without saying so.
+        let wanted: &[i8] = match (cx.reply.version, request.resource_types.as_slice()) {
+            (0, _) => &[CLIENT_METRICS],
+            (_, []) => &[TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP],
+            (_, kinds) => kinds,
+        };
+        let known = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
+        if wanted.iter().any(|kind| !known.contains(kind)) {
+            let error_code = ErrorCode::UnsupportedVersion.into();
+            self.respond(cx.reply, &ListConfigResourcesResponse { error_code, ..Default::default() });
+            return Ok(());
+        }
+        let mut found: Vec<(i8, String)> = Vec::new();
+        if wanted.contains(&TOPIC) {
+            found.extend(self.image.topics.values().map(|topic| (TOPIC, topic.name.clone())));
+        }
+        for kind in [BROKER, BROKER_LOGGER].into_iter().filter(|kind| wanted.contains(kind)) {
+            found.extend(self.image.brokers.keys().map(|id| (kind, id.to_string())));
+        }
+        let set = self.image.configs.keys().filter(|r| [CLIENT_METRICS, GROUP].contains(&r.kind));
+        found.extend(set.filter(|r| wanted.contains(&r.kind)).map(|r| (r.kind, r.name.clone())));
+        let resource = |(kind, name): (i8, String)| list_config_resources_response::ConfigResource {
+            resource_name: name.into(),
+            resource_type: kind,
+            ..Default::default()
+        };
+        let config_resources = found.into_iter().map(resource).collect();
+        self.respond(cx.reply, &ListConfigResourcesResponse { config_resources, ..Default::default() });
+        Ok(())
+    }
+
     fn configs_of(&self, resource: &DescribeConfigsResource<'_>) -> Result<Vec<ConfigEntry>, (ErrorCode, String)> {
         let name = resource.resource_name.as_ref();
         let own = |kind: i8, name: &str| self.image.configs.get(&ConfigResource { kind, name: name.to_owned() });
@@ -75,23 +113,14 @@ impl Node {
             BROKER_LOGGER => Err((ErrorCode::InvalidRequest, "this broker has no loggers that can be set".to_owned())),
             CLIENT_METRICS | GROUP => {
                 let set = own(resource.resource_type, name).cloned().unwrap_or_default();
-                Ok(set.into_iter().map(|(key, value)| plain_entry(key, value)).collect())
+                let source = match resource.resource_type {
+                    GROUP => ConfigSource::DynamicGroupConfig,
+                    _ => ConfigSource::DynamicClientMetricsConfig,
+                };
+                Ok(describe_resource_configs(&set, source, dynamic, &self.config))
             }
             kind => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {kind}"))),
         }
-    }
-}
-
-fn plain_entry(name: String, value: String) -> ConfigEntry {
-    let config_type = broker_key(&name).map_or(0, |key| key.config_type as i8);
-    ConfigEntry {
-        name,
-        value: Some(value),
-        source: metadata::config::ConfigSource::DynamicTopicConfig,
-        is_sensitive: false,
-        read_only: false,
-        config_type,
-        synonyms: Vec::new(),
     }
 }
 

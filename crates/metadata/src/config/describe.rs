@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{ConfigKey, Update, broker_key, broker_keys, topic_keys};
+use super::keys::{ConfigKey, Update, broker_key, broker_keys, group_key, topic_keys};
 use super::topic::Resolver;
 use super::validate::canonical;
 use super::{DynamicConfigs, NodeConfig, synonyms};
@@ -16,6 +16,8 @@ pub enum ConfigSource {
     DynamicDefaultBrokerConfig = 3,
     StaticBrokerConfig = 4,
     DefaultConfig = 5,
+    DynamicClientMetricsConfig = 7,
+    DynamicGroupConfig = 8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +99,34 @@ pub fn describe_broker_defaults(cluster: &BTreeMap<String, String>) -> Vec<Confi
         entry
     });
     entries.collect()
+}
+
+/// What was set for a group, or for a subscription of client metrics; a group's keys have defaults in the brokers'.
+pub fn describe_resource_configs(
+    set: &BTreeMap<String, String>,
+    source: ConfigSource,
+    dynamic: DynamicConfigs<'_>,
+    node: &NodeConfig,
+) -> Vec<ConfigEntry> {
+    let is_group = source == ConfigSource::DynamicGroupConfig;
+    let entry = |(name, value): (&String, &String)| {
+        let own = ConfigSynonym { name: name.clone(), value: Some(value.clone()), source };
+        let mut synonyms = vec![own];
+        let of_brokers = format!("group.{name}");
+        if is_group && broker_key(&of_brokers).is_some() {
+            synonyms.extend(broker_chain(&of_brokers, dynamic, &node.properties, false));
+        }
+        ConfigEntry {
+            name: name.clone(),
+            value: Some(value.clone()),
+            source,
+            is_sensitive: false,
+            read_only: false,
+            config_type: group_key(name).filter(|_| is_group).map_or(0, |key| key.config_type as i8),
+            synonyms,
+        }
+    };
+    set.iter().map(entry).collect()
 }
 
 fn broker_entry(name: &str, dynamic: DynamicConfigs<'_>, file: &BTreeMap<String, String>) -> ConfigEntry {

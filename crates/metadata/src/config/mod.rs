@@ -16,8 +16,8 @@ mod topic;
 mod topic_keys;
 mod validate;
 
-pub use describe::describe_topic_configs;
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker_configs, describe_broker_defaults};
+pub use describe::{describe_resource_configs, describe_topic_configs};
 pub use keys::{ConfigKey, ConfigType, DefaultValue, Update, Valid, broker_key, broker_keys, group_key, group_keys};
 pub use keys::{nearest_broker_key, topic_key, topic_keys};
 pub use listeners::{Listener, SecurityProtocol};

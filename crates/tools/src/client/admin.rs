@@ -21,7 +21,7 @@ pub const SOURCE_DEFAULT: i8 = 5;
 const RESOURCE_TOPIC: i8 = 2;
 
 /// Topics per DescribeTopicPartitions request when all of a cluster are described.
-const REQUEST_TIMEOUT_MS: i32 = 30_000;
+pub(super) const REQUEST_TIMEOUT_MS: i32 = 30_000;
 
 #[derive(Clone, Debug, Default)]
 pub struct NewTopic {
@@ -67,7 +67,7 @@ pub struct Moves {
     pub removing: Vec<i32>,
 }
 
-fn outcome(code: i16, message: Option<&str>) -> Result<(), ClientError> {
+pub(super) fn outcome(code: i16, message: Option<&str>) -> Result<(), ClientError> {
     match ErrorCode::from_i16(code) {
         ErrorCode::None => Ok(()),
         code => Err(ClientError::server(code, message)),
@@ -440,7 +440,7 @@ pub struct Quorum {
     pub observers: Vec<QuorumMember>,
 }
 
-fn incomplete(api: &str) -> ClientError {
+pub(super) fn incomplete(api: &str) -> ClientError {
     ClientError::Malformed(format!("the answer to {api} leaves out what was asked"))
 }
 

@@ -92,6 +92,9 @@ fn default_message(code: ErrorCode) -> String {
     match code {
         // Recorded from Kafka, as a user sees it when a topic is missing.
         ErrorCode::UnknownTopicOrPartition => "This server does not host this topic-partition.".to_owned(),
+        ErrorCode::OffsetOutOfRange => {
+            "The requested offset is not within the range of offsets maintained by the server.".to_owned()
+        }
         code => format!("the broker answered {} ({})", code.name(), code as i16),
     }
 }

@@ -5,6 +5,7 @@
 //! on it.
 
 mod admin;
+mod admin_more;
 mod connection;
 pub mod consumer;
 mod error;
@@ -21,6 +22,9 @@ use protocol::error::ErrorCode;
 pub use admin::{
     Cluster, ClusterNode, ConfigEntry, Moves, NewTopic, PartitionDescription, Quorum, QuorumMember, SOURCE_DEFAULT,
     TopicDescription,
+};
+pub use admin_more::{
+    ConfigDescription, Election, ElectionResult, FeatureLevels, FeatureUpdate, LogDir, Resource, Upgrade,
 };
 pub use connection::{ANSWER_BYTES_MAX, Address, Answer, Connection, Versions, read_frame};
 pub use error::{ClientError, exception_class};

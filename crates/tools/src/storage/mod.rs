@@ -1,7 +1,7 @@
 //! `kafka-storage`: formats the directories of a node before its first start, and says what is in them.
 
 mod checkpoint;
-mod features;
+pub(crate) mod features;
 mod format;
 mod info;
 
