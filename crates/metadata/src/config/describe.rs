@@ -205,6 +205,7 @@ mod tests {
             ConfigSource::DynamicDefaultBrokerConfig => "DYNAMIC_DEFAULT_BROKER_CONFIG",
             ConfigSource::StaticBrokerConfig => "STATIC_BROKER_CONFIG",
             ConfigSource::DefaultConfig => "DEFAULT_CONFIG",
+            other => panic!("{other:?} is not of a topic or a broker"),
         };
         let synonyms: Vec<String> =
             entry.synonyms.iter().map(|s| format!("{}:{}={}", source(s.source), s.name, show(&s.value))).collect();
