@@ -38,6 +38,10 @@ impl Kafka {
         Ok(Kafka { libs, log_config })
     }
 
+    pub fn libs(&self) -> &Path {
+        &self.libs
+    }
+
     /// `java <main class>`, with a heap limit for tools; arguments are added by the caller.
     pub fn tool(&self, class: &str) -> Command {
         self.java(class, &["-Xmx256m"])

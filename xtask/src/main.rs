@@ -6,6 +6,7 @@ mod cluster;
 mod codegen;
 mod deny;
 mod jars;
+mod oracle;
 mod stages;
 mod stories;
 mod tidy;
@@ -19,6 +20,8 @@ usage: cargo xtask <command>
   tidy [--write]          layers, forbidden calls, lengths, differences; --write renews what is generated from the code
   codegen [--check]       the messages of crates/protocol from their schema
   jars                    Apache Kafka's jars into target/kafka, for tests and comparisons
+  oracle [--values N] [--seed S] [--only MESSAGE]
+                          Kafka's own classes and our codec have to make the same of the same bytes
   deny                    licences and advisories, by cargo-deny
   bench produce [--seconds N] [--pairs N] [--only kafka|zwirn]
                           produce with RF=3 and acks=all: Apache Kafka against Zwirn";
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         ["codegen"] => codegen::run(&root, false),
         ["codegen", "--check"] => codegen::run(&root, true),
         ["jars"] => jars::run(&root),
+        ["oracle", ref rest @ ..] => oracle::run(&root, rest),
         ["deny"] => deny::run(&root),
         ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),
         _ => Err(USAGE.to_owned()),

@@ -9,6 +9,7 @@ const FRAME_VERSION: u32 = 1;
 impl<'a> MetadataRecord<'a> {
     /// Unknown frame versions, records and record versions are errors: a node that skips a decision of the cluster
     /// diverges from it.
+    // DIFFERS: Kafka reads a record of a version that it does not know as if it were the last one that it knows.
     pub fn decode(value: &'a [u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(value);
         if r.uvarint()? != FRAME_VERSION {

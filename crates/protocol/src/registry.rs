@@ -14,7 +14,7 @@ pub struct Entry {
     /// As in the schema: request, response, header, data, metadata, coordinator-key, coordinator-value.
     pub kind: &'static str,
     pub versions: RangeInclusive<i16>,
-    pub(crate) reencode: fn(&[u8], i16) -> Result<Vec<u8>, ReencodeError>,
+    pub(crate) transcode: fn(&[u8], i16, i16) -> Result<Vec<u8>, ReencodeError>,
     pub(crate) debug: fn(&[u8], i16) -> Result<String, DecodeError>,
     pub(crate) default_bytes: fn(i16) -> Result<Vec<u8>, EncodeError>,
 }
@@ -28,7 +28,13 @@ pub enum ReencodeError {
 impl Entry {
     /// Decodes a whole message and encodes it again.
     pub fn reencode(&self, bytes: &[u8], version: i16) -> Result<Vec<u8>, ReencodeError> {
-        (self.reencode)(bytes, version)
+        (self.transcode)(bytes, version, version)
+    }
+
+    /// Decodes a whole message of one version and encodes it in another: what that one cannot carry is dropped where
+    /// the schema allows it, and is an error elsewhere.
+    pub fn transcode(&self, bytes: &[u8], from: i16, to: i16) -> Result<Vec<u8>, ReencodeError> {
+        (self.transcode)(bytes, from, to)
     }
 
     /// The decoded message as `Debug` shows it.
@@ -50,9 +56,9 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     ENTRIES.iter().find(|entry| entry.name == name)
 }
 
-pub(crate) fn reencode<'a, M: Decode<'a>>(bytes: &'a [u8], version: i16) -> Result<Vec<u8>, ReencodeError> {
-    let message: M = decode_all(bytes, version).map_err(ReencodeError::Decode)?;
-    encode_all(&message, version).map_err(ReencodeError::Encode)
+pub(crate) fn transcode<'a, M: Decode<'a>>(bytes: &'a [u8], from: i16, to: i16) -> Result<Vec<u8>, ReencodeError> {
+    let message: M = decode_all(bytes, from).map_err(ReencodeError::Decode)?;
+    encode_all(&message, to).map_err(ReencodeError::Encode)
 }
 
 pub(crate) fn debug<'a, M: Decode<'a> + Debug>(bytes: &'a [u8], version: i16) -> Result<String, DecodeError> {
@@ -70,7 +76,7 @@ macro_rules! entry {
             name: <$message as $crate::codec::Message>::NAME,
             kind: $kind,
             versions: <$message as $crate::codec::Message>::VERSIONS,
-            reencode: |bytes, version| $crate::registry::reencode::<$message>(bytes, version),
+            transcode: |bytes, from, to| $crate::registry::transcode::<$message>(bytes, from, to),
             debug: |bytes, version| $crate::registry::debug::<$message>(bytes, version),
             default_bytes: |version| $crate::registry::default_bytes::<$message>(version),
         }

@@ -32,6 +32,10 @@ pub enum DecodeError {
         tag: u32,
         left: usize,
     },
+    /// A tagged field ends before its value does, or the frame before the field.
+    TagTooShort {
+        tag: u32,
+    },
     /// A tag that the schema gives to a later version.
     TagNotInVersion {
         tag: u32,
@@ -56,6 +60,7 @@ impl fmt::Display for DecodeError {
             Self::BadVarint => write!(f, "varint is longer than its type"),
             Self::TagOrder(tag) => write!(f, "tag {tag} is out of order"),
             Self::TagLength { tag, left } => write!(f, "tag {tag} leaves {left} of its bytes unread"),
+            Self::TagTooShort { tag } => write!(f, "tag {tag} ends before its value does"),
             Self::TagNotInVersion { tag, version } => write!(f, "version {version} has no tag {tag}"),
             Self::UnsupportedVersion { message, version } => write!(f, "{message} has no version {version}"),
             Self::Trailing(n) => write!(f, "{n} bytes follow the end of the message"),
@@ -280,6 +285,8 @@ impl<'a> Reader<'a> {
         bytes.try_into().map_err(|_| DecodeError::Truncated { needed: N, left: 0 })
     }
 
+    // DIFFERS: Kafka does not look at what stands behind the end of a message; here bytes that mean nothing are refused,
+    // since whoever sends them means something else than what we have read.
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.left() {
             0 => Ok(()),
@@ -319,6 +326,7 @@ impl<'a> Reader<'a> {
         let mut value: u32 = 0;
         for shift in (0..35).step_by(7) {
             let byte = self.array_of::<1>()?[0];
+            // DIFFERS: Kafka drops bits of the last byte that do not fit; no encoder sets them.
             if shift == 28 && byte > 0x0f {
                 return Err(DecodeError::BadVarint);
             }
@@ -352,27 +360,31 @@ impl<'a> Reader<'a> {
         Err(DecodeError::BadVarint)
     }
 
-    /// The length of a string: −1 or compact 0 is null.
+    /// One more than the length, which Kafka takes for a signed number too.
+    fn compact_len(&mut self) -> Result<i32, DecodeError> {
+        Ok((self.uvarint()? as i32).wrapping_sub(1))
+    }
+
     fn string_len(&mut self, flexible: bool) -> Result<Option<usize>, DecodeError> {
-        let len = if flexible { i64::from(self.uvarint()?) - 1 } else { i64::from(self.i16()?) };
+        let len = if flexible { self.compact_len()? } else { i32::from(self.i16()?) };
         self.checked_len(len)
     }
 
     fn long_len(&mut self, flexible: bool) -> Result<Option<usize>, DecodeError> {
-        let len = if flexible { i64::from(self.uvarint()?) - 1 } else { i64::from(self.i32()?) };
+        let len = if flexible { self.compact_len()? } else { self.i32()? };
         self.checked_len(len)
     }
 
-    fn checked_len(&self, len: i64) -> Result<Option<usize>, DecodeError> {
-        match len {
-            -1 => Ok(None),
-            0.. if len as usize <= self.left() => Ok(Some(len as usize)),
-            _ => Err(DecodeError::BadLength(len)),
+    /// Any negative length is null, as for Kafka, although every encoder writes −1.
+    fn checked_len(&self, len: i32) -> Result<Option<usize>, DecodeError> {
+        match usize::try_from(len) {
+            Err(_) => Ok(None),
+            Ok(len) if len <= self.left() => Ok(Some(len)),
+            Ok(_) => Err(DecodeError::BadLength(len.into())),
         }
     }
 
-    /// Bytes that are not UTF-8 become U+FFFD, as in Java (which makes one of a lone surrogate, not three): a client may
-    /// call itself what it likes.
+    /// Bytes that are not UTF-8 become U+FFFD: a client may call itself what it likes.
     pub fn nullable_string(&mut self, flexible: bool) -> Result<Option<Str<'a>>, DecodeError> {
         let Some(len) = self.string_len(flexible)? else { return Ok(None) };
         if len > i16::MAX as usize {
@@ -383,7 +395,7 @@ impl<'a> Reader<'a> {
             Ok(text) => Cow::Borrowed(text),
             Err(_) => {
                 self.charge(len.saturating_mul(3))?;
-                String::from_utf8_lossy(bytes)
+                Cow::Owned(utf8_as_in_java(bytes))
             }
         }))
     }
@@ -412,14 +424,10 @@ impl<'a> Reader<'a> {
         min_size: usize,
         mut element: impl FnMut(&mut Self) -> Result<T, DecodeError>,
     ) -> Result<Option<Vec<T>>, DecodeError> {
-        let len = if flexible { i64::from(self.uvarint()?) - 1 } else { i64::from(self.i32()?) };
-        if len == -1 {
-            return Ok(None);
+        let Some(len) = self.long_len(flexible)? else { return Ok(None) };
+        if len > self.left() / min_size.max(1) {
+            return Err(DecodeError::BadLength(len as i64));
         }
-        if len < 0 || (len as usize) > self.left() / min_size.max(1) {
-            return Err(DecodeError::BadLength(len));
-        }
-        let len = len as usize;
         self.charge(len.saturating_mul(size_of::<T>()))?;
         let mut out = Vec::with_capacity(len);
         for _ in 0..len {
@@ -445,12 +453,19 @@ impl<'a> Reader<'a> {
         mut known: impl FnMut(u32, &mut Reader<'a>) -> Result<bool, DecodeError>,
     ) -> Result<(), DecodeError> {
         let count = self.uvarint()? as usize;
+        if count > i32::MAX as usize {
+            return Err(DecodeError::BadVarint);
+        }
         if count > self.left() / 2 {
             return Err(DecodeError::BadLength(count as i64));
         }
         let mut previous = None;
         for _ in 0..count {
             let tag = self.uvarint()?;
+            // What Kafka would decode and then refuse to encode.
+            if tag >= i32::MAX as u32 {
+                return Err(DecodeError::BadVarint);
+            }
             // DIFFERS: Kafka's decoder takes tags in any order and twice; its encoder, as everybody's, writes them in
             // increasing order, and two fields of one number have no meaning.
             if previous.is_some_and(|p| tag <= p) {
@@ -458,9 +473,15 @@ impl<'a> Reader<'a> {
             }
             previous = Some(tag);
             let len = self.uvarint()? as usize;
-            let bytes = self.take(len)?;
+            // DIFFERS: Kafka does not compare the length of a tagged field that it knows with what it reads of it, and goes
+            // on wherever that leads.
+            let bytes = self.take(len).map_err(|_| DecodeError::TagTooShort { tag })?;
             let mut field = Reader { buf: bytes, at: 0, budget: self.budget };
-            if known(tag, &mut field)? {
+            let is_known = known(tag, &mut field).map_err(|error| match error {
+                DecodeError::Truncated { .. } | DecodeError::BadLength(0..) => DecodeError::TagTooShort { tag },
+                other => other,
+            })?;
+            if is_known {
                 self.budget = field.budget;
                 if field.left() != 0 {
                     return Err(DecodeError::TagLength { tag, left: field.left() });
@@ -471,6 +492,30 @@ impl<'a> Reader<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// U+FFFD for each longest piece of bytes that could have begun a character. Java counts a surrogate, which UTF-8 has no
+/// place for, as one piece of three bytes; Rust would make three of it, and lengths would differ from Kafka's.
+fn utf8_as_in_java(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    let mut rest = bytes;
+    loop {
+        let error = match std::str::from_utf8(rest) {
+            Ok(text) => {
+                out.push_str(text);
+                return out;
+            }
+            Err(error) => error,
+        };
+        let (valid, wrong) = rest.split_at(error.valid_up_to());
+        out.push_str(std::str::from_utf8(valid).unwrap_or_default());
+        out.push(char::REPLACEMENT_CHARACTER);
+        let len = match wrong {
+            [0xed, more @ ..] => 1 + more.iter().take(2).take_while(|byte| **byte & 0xc0 == 0x80).count(),
+            _ => error.error_len().unwrap_or(wrong.len()),
+        };
+        rest = wrong.get(len..).unwrap_or_default();
     }
 }
 
@@ -638,6 +683,13 @@ impl Writer {
                 self.splices.push(Splice { at: self.buf.len(), len: *len, id: *id });
             }
             _ => {}
+        }
+    }
+
+    /// A version without tag sections cannot carry what was kept from one that has them.
+    pub fn no_tags(&mut self, unknown: &UnknownTags, version: i16) {
+        if !unknown.is_empty() {
+            self.fail(EncodeError::FieldNotInVersion { field: "unknown tagged fields", version });
         }
     }
 

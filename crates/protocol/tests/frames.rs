@@ -111,7 +111,7 @@ fn tagged_fields_keep_their_order_and_unknown_ones_their_bytes() {
     assert_eq!(refused(&[2, 50, 0, 50, 0]), DecodeError::TagOrder(50));
     assert_eq!(refused(&[2, 50, 0, 4, 0]), DecodeError::TagOrder(4));
     assert_eq!(refused(&[1, 3, 3, 0, 9, 9]), DecodeError::TagLength { tag: 3, left: 1 });
-    assert_eq!(refused(&[1, 3, 1, 0]), DecodeError::Truncated { needed: 2, left: 1 });
+    assert_eq!(refused(&[1, 3, 1, 0]), DecodeError::TagTooShort { tag: 3 });
     // A tag of a later version is no unknown tag.
     let mut bytes = encode_all(&FetchRequest::default(), 12).expect("bytes");
     bytes.pop();

@@ -471,7 +471,10 @@ impl<'m> Emitter<'m> {
             let last = tags.last().and_then(|f| f.tag).expect("a tagged field").0;
             line!(write, "            w.raw_tags(&self.unknown_tags, {}, u32::MAX);", last + 1);
         }
-        line!(write, "        }}");
+        match self.condition(self.message.flexible) {
+            None => line!(write, "        }}"),
+            Some(_) => line!(write, "        }} else {{ w.no_tags(&self.unknown_tags, v); }}"),
+        }
         // Tagged fields that this version has no tag section for must not be lost in silence.
         for f in tags.iter().filter(|f| !f.ignorable) {
             let (_, versions) = f.tag.expect("a tagged field");

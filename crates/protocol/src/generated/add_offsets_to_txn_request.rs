@@ -48,7 +48,7 @@ impl<'a> AddOffsetsToTxnRequest<'a> {
         w.string(flex, &self.group_id);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

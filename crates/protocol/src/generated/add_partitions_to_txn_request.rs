@@ -52,7 +52,7 @@ impl<'a> AddPartitionsToTxnRequest<'a> {
         if v <= 3 { w.length(flex, Some(self.v3_and_below_topics.len())); for e in &self.v3_and_below_topics { e.write(w, v); } } else if !self.v3_and_below_topics.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "V3AndBelowTopics", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -103,7 +103,7 @@ impl<'a> AddPartitionsToTxnTransaction<'a> {
         if v >= 4 { w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); } } else if !self.topics.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Topics", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -142,7 +142,7 @@ impl<'a> AddPartitionsToTxnTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

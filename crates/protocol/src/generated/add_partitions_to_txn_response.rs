@@ -48,7 +48,7 @@ impl<'a> AddPartitionsToTxnResponse<'a> {
         if v <= 3 { w.length(flex, Some(self.results_by_topic_v3_and_below.len())); for e in &self.results_by_topic_v3_and_below { e.write(w, v); } } else if !self.results_by_topic_v3_and_below.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "ResultsByTopicV3AndBelow", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> AddPartitionsToTxnResult<'a> {
         if v >= 4 { w.length(flex, Some(self.topic_results.len())); for e in &self.topic_results { e.write(w, v); } } else if !self.topic_results.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "TopicResults", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -126,7 +126,7 @@ impl<'a> AddPartitionsToTxnTopicResult<'a> {
         w.length(flex, Some(self.results_by_partition.len())); for e in &self.results_by_partition { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -165,7 +165,7 @@ impl AddPartitionsToTxnPartitionResult {
         w.i16(self.partition_error_code);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> AlterClientQuotasRequest<'a> {
         w.bool(self.validate_only);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> EntryData<'a> {
         w.length(flex, Some(self.ops.len())); for e in &self.ops { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -118,7 +118,7 @@ impl<'a> EntityData<'a> {
         match &self.entity_name { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -161,7 +161,7 @@ impl<'a> OpData<'a> {
         w.bool(self.remove);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

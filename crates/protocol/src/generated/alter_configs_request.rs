@@ -40,7 +40,7 @@ impl<'a> AlterConfigsRequest<'a> {
         w.bool(self.validate_only);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> AlterConfigsResource<'a> {
         w.length(flex, Some(self.configs.len())); for e in &self.configs { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -122,7 +122,7 @@ impl<'a> AlterableConfig<'a> {
         match &self.value { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> AlterConfigsResponse<'a> {
         w.length(flex, Some(self.responses.len())); for e in &self.responses { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> AlterConfigsResourceResponse<'a> {
         w.string(flex, &self.resource_name);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

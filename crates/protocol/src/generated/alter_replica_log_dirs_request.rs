@@ -36,7 +36,7 @@ impl<'a> AlterReplicaLogDirsRequest<'a> {
         w.length(flex, Some(self.dirs.len())); for e in &self.dirs { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -75,7 +75,7 @@ impl<'a> AlterReplicaLogDir<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -114,7 +114,7 @@ impl<'a> AlterReplicaLogDirTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

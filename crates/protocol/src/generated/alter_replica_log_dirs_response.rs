@@ -40,7 +40,7 @@ impl<'a> AlterReplicaLogDirsResponse<'a> {
         w.length(flex, Some(self.results.len())); for e in &self.results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> AlterReplicaLogDirTopicResult<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -118,7 +118,7 @@ impl AlterReplicaLogDirPartitionResult {
         w.i16(self.error_code);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> ApiVersionsRequest<'a> {
         if v >= 3 { w.string(flex, &self.client_software_version); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -79,7 +79,7 @@ impl<'a> ApiVersionsResponse<'a> {
             w.raw_tags(&self.unknown_tags, 3, 3);
             if set3 { w.tag(3, |w| { w.bool(self.zk_migration_ready); }); }
             w.raw_tags(&self.unknown_tags, 4, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -122,7 +122,7 @@ impl ApiVersion {
         w.i16(self.max_version);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -165,7 +165,7 @@ impl<'a> SupportedFeatureKey<'a> {
         if v >= 3 { w.i16(self.max_version); } else if self.max_version != 0 { w.fail(EncodeError::FieldNotInVersion { field: "MaxVersion", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -208,7 +208,7 @@ impl<'a> FinalizedFeatureKey<'a> {
         if v >= 3 { w.i16(self.min_version_level); } else if self.min_version_level != 0 { w.fail(EncodeError::FieldNotInVersion { field: "MinVersionLevel", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

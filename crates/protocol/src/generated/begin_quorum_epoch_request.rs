@@ -48,7 +48,7 @@ impl<'a> BeginQuorumEpochRequest<'a> {
         if v >= 1 { w.length(flex, Some(self.leader_endpoints.len())); for e in &self.leader_endpoints { e.write(w, v); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> TopicData<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -134,7 +134,7 @@ impl PartitionData {
         w.i32(self.leader_epoch);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -177,7 +177,7 @@ impl<'a> LeaderEndpoint<'a> {
         if v >= 1 { w.u16(self.port); } else if self.port != 0 { w.fail(EncodeError::FieldNotInVersion { field: "Port", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

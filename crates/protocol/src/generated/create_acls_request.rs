@@ -36,7 +36,7 @@ impl<'a> CreateAclsRequest<'a> {
         w.length(flex, Some(self.creations.len())); for e in &self.creations { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -95,7 +95,7 @@ impl<'a> AclCreation<'a> {
         w.i8(self.permission_type);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> CreateAclsResponse<'a> {
         w.length(flex, Some(self.results.len())); for e in &self.results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> AclCreationResult<'a> {
         match &self.error_message { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -48,7 +48,7 @@ impl<'a> CreateDelegationTokenRequest<'a> {
         w.i64(self.max_lifetime_ms);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> CreatableRenewers<'a> {
         w.string(flex, &self.principal_name);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

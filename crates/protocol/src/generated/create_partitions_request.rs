@@ -44,7 +44,7 @@ impl<'a> CreatePartitionsRequest<'a> {
         w.bool(self.validate_only);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> CreatePartitionsTopic<'a> {
         match &self.assignments { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -122,7 +122,7 @@ impl CreatePartitionsAssignment {
         w.length(flex, Some(self.broker_ids.len())); for e in &self.broker_ids { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

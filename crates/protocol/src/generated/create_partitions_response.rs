@@ -40,7 +40,7 @@ impl<'a> CreatePartitionsResponse<'a> {
         w.length(flex, Some(self.results.len())); for e in &self.results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> CreatePartitionsTopicResult<'a> {
         match &self.error_message { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> CreateTopicsRequest<'a> {
         w.bool(self.validate_only);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -95,7 +95,7 @@ impl<'a> CreatableTopic<'a> {
         w.length(flex, Some(self.configs.len())); for e in &self.configs { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -134,7 +134,7 @@ impl CreatableReplicaAssignment {
         w.length(flex, Some(self.broker_ids.len())); for e in &self.broker_ids { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -173,7 +173,7 @@ impl<'a> CreatableTopicConfig<'a> {
         match &self.value { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

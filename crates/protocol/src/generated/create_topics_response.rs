@@ -40,7 +40,7 @@ impl<'a> CreateTopicsResponse<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -113,7 +113,7 @@ impl<'a> CreatableTopicResult<'a> {
             w.raw_tags(&self.unknown_tags, 0, 0);
             if set0 { w.tag(0, |w| { w.i16(self.topic_config_error_code); }); }
             w.raw_tags(&self.unknown_tags, 1, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -164,7 +164,7 @@ impl<'a> CreatableTopicConfigs<'a> {
         if v >= 5 { w.bool(self.is_sensitive); } else if self.is_sensitive { w.fail(EncodeError::FieldNotInVersion { field: "IsSensitive", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

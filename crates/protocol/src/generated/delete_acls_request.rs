@@ -36,7 +36,7 @@ impl<'a> DeleteAclsRequest<'a> {
         w.length(flex, Some(self.filters.len())); for e in &self.filters { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -95,7 +95,7 @@ impl<'a> DeleteAclsFilter<'a> {
         w.i8(self.permission_type);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> DeleteAclsResponse<'a> {
         w.length(flex, Some(self.filter_results.len())); for e in &self.filter_results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> DeleteAclsFilterResult<'a> {
         w.length(flex, Some(self.matching_acls.len())); for e in &self.matching_acls { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -150,7 +150,7 @@ impl<'a> DeleteAclsMatchingAcl<'a> {
         w.i8(self.permission_type);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -36,7 +36,7 @@ impl<'a> DeleteGroupsRequest<'a> {
         w.length(flex, Some(self.groups_names.len())); for e in &self.groups_names { w.string(flex, e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> DeleteTopicsRequest<'a> {
         w.i32(self.timeout_ms);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> DeleteTopicState<'a> {
         if v >= 6 { w.uuid(self.topic_id); } else if self.topic_id != Uuid::ZERO { w.fail(EncodeError::FieldNotInVersion { field: "TopicId", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

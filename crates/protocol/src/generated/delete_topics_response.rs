@@ -40,7 +40,7 @@ impl<'a> DeleteTopicsResponse<'a> {
         w.length(flex, Some(self.responses.len())); for e in &self.responses { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> DeletableTopicResult<'a> {
         if v >= 5 { match &self.error_message { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -60,7 +60,7 @@ impl<'a> DescribeAclsRequest<'a> {
         w.i8(self.permission_type);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

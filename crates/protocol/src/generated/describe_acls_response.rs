@@ -48,7 +48,7 @@ impl<'a> DescribeAclsResponse<'a> {
         w.length(flex, Some(self.resources.len())); for e in &self.resources { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -95,7 +95,7 @@ impl<'a> DescribeAclsResource<'a> {
         w.length(flex, Some(self.acls.len())); for e in &self.acls { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -142,7 +142,7 @@ impl<'a> AclDescription<'a> {
         w.i8(self.permission_type);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

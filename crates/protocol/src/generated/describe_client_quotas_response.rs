@@ -48,7 +48,7 @@ impl<'a> DescribeClientQuotasResponse<'a> {
         match &self.entries { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> EntryData<'a> {
         w.length(flex, Some(self.values.len())); for e in &self.values { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -126,7 +126,7 @@ impl<'a> EntityData<'a> {
         match &self.entity_name { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -165,7 +165,7 @@ impl<'a> ValueData<'a> {
         w.f64(self.value);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

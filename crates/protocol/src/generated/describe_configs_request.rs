@@ -44,7 +44,7 @@ impl<'a> DescribeConfigsRequest<'a> {
         if v >= 3 { w.bool(self.include_documentation); } else if self.include_documentation { w.fail(EncodeError::FieldNotInVersion { field: "IncludeDocumentation", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> DescribeConfigsResource<'a> {
         match &self.configuration_keys { Some(x) => { w.length(flex, Some(x.len())); for e in x { w.string(flex, e); } } None => { w.length(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

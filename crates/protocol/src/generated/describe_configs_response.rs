@@ -40,7 +40,7 @@ impl<'a> DescribeConfigsResponse<'a> {
         w.length(flex, Some(self.results.len())); for e in &self.results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -91,7 +91,7 @@ impl<'a> DescribeConfigsResult<'a> {
         w.length(flex, Some(self.configs.len())); for e in &self.configs { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -154,7 +154,7 @@ impl<'a> DescribeConfigsResourceResult<'a> {
         if v >= 3 { match &self.documentation { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -197,7 +197,7 @@ impl<'a> DescribeConfigsSynonym<'a> {
         w.i8(self.source);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> DescribeDelegationTokenResponse<'a> {
         w.i32(self.throttle_time_ms);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -115,7 +115,7 @@ impl<'a> DescribedDelegationToken<'a> {
         w.length(flex, Some(self.renewers.len())); for e in &self.renewers { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -154,7 +154,7 @@ impl<'a> DescribedDelegationTokenRenewer<'a> {
         w.string(flex, &self.principal_name);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> DescribeGroupsRequest<'a> {
         if v >= 3 { w.bool(self.include_authorized_operations); } else if self.include_authorized_operations { w.fail(EncodeError::FieldNotInVersion { field: "IncludeAuthorizedOperations", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -40,7 +40,7 @@ impl<'a> DescribeGroupsResponse<'a> {
         w.length(flex, Some(self.groups.len())); for e in &self.groups { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -103,7 +103,7 @@ impl<'a> DescribedGroup<'a> {
         if v >= 3 { w.i32(self.authorized_operations); } else if self.authorized_operations != -2147483648 { w.fail(EncodeError::FieldNotInVersion { field: "AuthorizedOperations", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -158,7 +158,7 @@ impl<'a> DescribedGroupMember<'a> {
         w.bytes(flex, &self.member_assignment);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

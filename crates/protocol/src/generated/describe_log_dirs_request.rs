@@ -36,7 +36,7 @@ impl<'a> DescribeLogDirsRequest<'a> {
         match &self.topics { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -75,7 +75,7 @@ impl<'a> DescribableLogDirTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

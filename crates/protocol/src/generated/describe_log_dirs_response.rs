@@ -44,7 +44,7 @@ impl<'a> DescribeLogDirsResponse<'a> {
         w.length(flex, Some(self.results.len())); for e in &self.results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -99,7 +99,7 @@ impl<'a> DescribeLogDirsResult<'a> {
         if v >= 5 { w.bool(self.is_cordoned); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -138,7 +138,7 @@ impl<'a> DescribeLogDirsTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -185,7 +185,7 @@ impl DescribeLogDirsPartition {
         w.bool(self.is_future_key);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> ElectLeadersRequest<'a> {
         w.i32(self.timeout_ms);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> TopicPartitions<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> ElectLeadersResponse<'a> {
         w.length(flex, Some(self.replica_election_results.len())); for e in &self.replica_election_results { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> ReplicaElectionResult<'a> {
         w.length(flex, Some(self.partition_result.len())); for e in &self.partition_result { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -126,7 +126,7 @@ impl<'a> PartitionResult<'a> {
         match &self.error_message { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> EndQuorumEpochRequest<'a> {
         if v >= 1 { w.length(flex, Some(self.leader_endpoints.len())); for e in &self.leader_endpoints { e.write(w, v); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> TopicData<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -134,7 +134,7 @@ impl PartitionData {
         if v >= 1 { w.length(flex, Some(self.preferred_candidates.len())); for e in &self.preferred_candidates { e.write(w, v); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -173,7 +173,7 @@ impl ReplicaInfo {
         if v >= 1 { w.uuid(self.candidate_directory_id); } else if self.candidate_directory_id != Uuid::ZERO { w.fail(EncodeError::FieldNotInVersion { field: "CandidateDirectoryId", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -216,7 +216,7 @@ impl<'a> LeaderEndpoint<'a> {
         if v >= 1 { w.u16(self.port); } else if self.port != 0 { w.fail(EncodeError::FieldNotInVersion { field: "Port", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -54,7 +54,7 @@ impl<'a> EndQuorumEpochResponse<'a> {
             w.raw_tags(&self.unknown_tags, 0, 0);
             if set0 { w.tag(0, |w| { w.length(flex, Some(self.node_endpoints.len())); for e in &self.node_endpoints { e.write(w, v); } }); }
             w.raw_tags(&self.unknown_tags, 1, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 1) && !self.node_endpoints.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "NodeEndpoints", version: v }); }
     }
 }
@@ -94,7 +94,7 @@ impl<'a> TopicData<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -141,7 +141,7 @@ impl PartitionData {
         w.i32(self.leader_epoch);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -184,7 +184,7 @@ impl<'a> NodeEndpoint<'a> {
         if v >= 1 { w.u16(self.port); } else if self.port != 0 { w.fail(EncodeError::FieldNotInVersion { field: "Port", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -48,7 +48,7 @@ impl EndTxnResponse {
         if v >= 5 { w.i16(self.producer_epoch); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

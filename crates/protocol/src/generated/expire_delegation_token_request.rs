@@ -40,7 +40,7 @@ impl<'a> ExpireDelegationTokenRequest<'a> {
         w.i64(self.expiry_time_period_ms);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl ExpireDelegationTokenResponse {
         w.i32(self.throttle_time_ms);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -94,7 +94,7 @@ impl<'a> FetchRequest<'a> {
             w.raw_tags(&self.unknown_tags, 1, 1);
             if set1 { w.tag(1, |w| { self.replica_state.write(w, v); }); }
             w.raw_tags(&self.unknown_tags, 2, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 15) && self.replica_state != ReplicaState::default() { w.fail(EncodeError::FieldNotInVersion { field: "ReplicaState", version: v }); }
     }
 }
@@ -134,7 +134,7 @@ impl ReplicaState {
         if v >= 15 { w.i64(self.replica_epoch); } else if self.replica_epoch != -1 { w.fail(EncodeError::FieldNotInVersion { field: "ReplicaEpoch", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -177,7 +177,7 @@ impl<'a> FetchTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -255,7 +255,7 @@ impl FetchPartition {
             w.raw_tags(&self.unknown_tags, 1, 1);
             if set1 { w.tag(1, |w| { w.i64(self.high_watermark); }); }
             w.raw_tags(&self.unknown_tags, 2, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -298,7 +298,7 @@ impl<'a> ForgottenTopic<'a> {
         if v >= 7 { w.length(flex, Some(self.partitions.len())); for e in &self.partitions { w.i32(*e); } } else if !self.partitions.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Partitions", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -63,7 +63,7 @@ impl<'a> FetchResponse<'a> {
             w.raw_tags(&self.unknown_tags, 0, 0);
             if set0 { w.tag(0, |w| { w.length(flex, Some(self.node_endpoints.len())); for e in &self.node_endpoints { e.write(w, v); } }); }
             w.raw_tags(&self.unknown_tags, 1, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 16) && !self.node_endpoints.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "NodeEndpoints", version: v }); }
     }
 }
@@ -107,7 +107,7 @@ impl<'a> FetchableTopicResponse<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -198,7 +198,7 @@ impl<'a> PartitionData<'a> {
             w.raw_tags(&self.unknown_tags, 2, 2);
             if set2 { w.tag(2, |w| { self.snapshot_id.write(w, v); }); }
             w.raw_tags(&self.unknown_tags, 3, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 12) && self.diverging_epoch != EpochEndOffset::default() { w.fail(EncodeError::FieldNotInVersion { field: "DivergingEpoch", version: v }); }
         if !(v >= 12) && self.current_leader != LeaderIdAndEpoch::default() { w.fail(EncodeError::FieldNotInVersion { field: "CurrentLeader", version: v }); }
         if !(v >= 12) && self.snapshot_id != SnapshotId::default() { w.fail(EncodeError::FieldNotInVersion { field: "SnapshotId", version: v }); }
@@ -240,7 +240,7 @@ impl EpochEndOffset {
         if v >= 12 { w.i64(self.end_offset); } else if self.end_offset != -1 { w.fail(EncodeError::FieldNotInVersion { field: "EndOffset", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -279,7 +279,7 @@ impl LeaderIdAndEpoch {
         if v >= 12 { w.i32(self.leader_epoch); } else if self.leader_epoch != -1 { w.fail(EncodeError::FieldNotInVersion { field: "LeaderEpoch", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -318,7 +318,7 @@ impl SnapshotId {
         w.i32(self.epoch);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -357,7 +357,7 @@ impl AbortedTransaction {
         w.i64(self.first_offset);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -404,7 +404,7 @@ impl<'a> NodeEndpoint<'a> {
         if v >= 16 { match &self.rack { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } } else if self.rack.is_some() { w.fail(EncodeError::FieldNotInVersion { field: "Rack", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

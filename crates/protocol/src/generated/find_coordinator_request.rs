@@ -44,7 +44,7 @@ impl<'a> FindCoordinatorRequest<'a> {
         if v >= 4 { w.length(flex, Some(self.coordinator_keys.len())); for e in &self.coordinator_keys { w.string(flex, e); } } else if !self.coordinator_keys.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "CoordinatorKeys", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

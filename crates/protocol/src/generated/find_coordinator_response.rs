@@ -60,7 +60,7 @@ impl<'a> FindCoordinatorResponse<'a> {
         if v >= 4 { w.length(flex, Some(self.coordinators.len())); for e in &self.coordinators { e.write(w, v); } } else if !self.coordinators.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Coordinators", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -115,7 +115,7 @@ impl<'a> Coordinator<'a> {
         if v >= 4 { match &self.error_message { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

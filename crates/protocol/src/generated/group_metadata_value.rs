@@ -56,7 +56,7 @@ impl<'a> GroupMetadataValue<'a> {
         w.length(flex, Some(self.members.len())); for e in &self.members { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -119,7 +119,7 @@ impl<'a> MemberMetadata<'a> {
         w.bytes(flex, &self.assignment);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

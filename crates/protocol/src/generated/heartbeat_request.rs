@@ -48,7 +48,7 @@ impl<'a> HeartbeatRequest<'a> {
         if v >= 3 { match &self.group_instance_id { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } } else if self.group_instance_id.is_some() { w.fail(EncodeError::FieldNotInVersion { field: "GroupInstanceId", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

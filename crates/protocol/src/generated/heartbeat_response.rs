@@ -40,7 +40,7 @@ impl HeartbeatResponse {
         w.i16(self.error_code);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

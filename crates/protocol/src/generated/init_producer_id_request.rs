@@ -56,7 +56,7 @@ impl<'a> InitProducerIdRequest<'a> {
         if v >= 6 { w.bool(self.keep_prepared_txn); } else if self.keep_prepared_txn { w.fail(EncodeError::FieldNotInVersion { field: "KeepPreparedTxn", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

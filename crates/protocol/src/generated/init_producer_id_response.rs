@@ -56,7 +56,7 @@ impl InitProducerIdResponse {
         if v >= 6 { w.i16(self.ongoing_txn_producer_epoch); } else if self.ongoing_txn_producer_epoch != -1 { w.fail(EncodeError::FieldNotInVersion { field: "OngoingTxnProducerEpoch", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -64,7 +64,7 @@ impl<'a> JoinGroupRequest<'a> {
         if v >= 8 { match &self.reason { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -103,7 +103,7 @@ impl<'a> JoinGroupRequestProtocol<'a> {
         w.bytes(flex, &self.metadata);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -68,7 +68,7 @@ impl<'a> JoinGroupResponse<'a> {
         w.length(flex, Some(self.members.len())); for e in &self.members { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -111,7 +111,7 @@ impl<'a> JoinGroupResponseMember<'a> {
         w.bytes(flex, &self.metadata);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

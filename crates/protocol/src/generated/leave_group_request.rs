@@ -44,7 +44,7 @@ impl<'a> LeaveGroupRequest<'a> {
         if v >= 3 { w.length(flex, Some(self.members.len())); for e in &self.members { e.write(w, v); } } else if !self.members.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Members", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> MemberIdentity<'a> {
         if v >= 5 { match &self.reason { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

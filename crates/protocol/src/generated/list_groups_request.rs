@@ -40,7 +40,7 @@ impl<'a> ListGroupsRequest<'a> {
         if v >= 5 { w.length(flex, Some(self.types_filter.len())); for e in &self.types_filter { w.string(flex, e); } } else if !self.types_filter.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "TypesFilter", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -44,7 +44,7 @@ impl<'a> ListGroupsResponse<'a> {
         w.length(flex, Some(self.groups.len())); for e in &self.groups { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -91,7 +91,7 @@ impl<'a> ListedGroup<'a> {
         if v >= 5 { w.string(flex, &self.group_type); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -48,7 +48,7 @@ impl<'a> ListOffsetsRequest<'a> {
         if v >= 10 { w.i32(self.timeout_ms); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> ListOffsetsTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -130,7 +130,7 @@ impl ListOffsetsPartition {
         w.i64(self.timestamp);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

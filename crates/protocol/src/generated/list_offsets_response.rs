@@ -40,7 +40,7 @@ impl<'a> ListOffsetsResponse<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> ListOffsetsTopicResponse<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -130,7 +130,7 @@ impl ListOffsetsPartitionResponse {
         if v >= 4 { w.i32(self.leader_epoch); } else if self.leader_epoch != -1 { w.fail(EncodeError::FieldNotInVersion { field: "LeaderEpoch", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

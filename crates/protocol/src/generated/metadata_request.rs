@@ -48,7 +48,7 @@ impl<'a> MetadataRequest<'a> {
         if v >= 8 { w.bool(self.include_topic_authorized_operations); } else if self.include_topic_authorized_operations { w.fail(EncodeError::FieldNotInVersion { field: "IncludeTopicAuthorizedOperations", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> MetadataRequestTopic<'a> {
         match &self.name { Some(x) => { w.string(flex, x); } None => { if !(v >= 10) { w.fail(EncodeError::UnexpectedNull("Name")); } w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

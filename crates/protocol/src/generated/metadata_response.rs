@@ -60,7 +60,7 @@ impl<'a> MetadataResponse<'a> {
         if v >= 13 { w.i16(self.error_code); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -107,7 +107,7 @@ impl<'a> MetadataResponseBroker<'a> {
         if v >= 1 { match &self.rack { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -162,7 +162,7 @@ impl<'a> MetadataResponseTopic<'a> {
         if v >= 8 { w.i32(self.topic_authorized_operations); } else if self.topic_authorized_operations != -2147483648 { w.fail(EncodeError::FieldNotInVersion { field: "TopicAuthorizedOperations", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -221,7 +221,7 @@ impl MetadataResponsePartition {
         if v >= 5 { w.length(flex, Some(self.offline_replicas.len())); for e in &self.offline_replicas { w.i32(*e); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

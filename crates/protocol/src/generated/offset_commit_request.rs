@@ -56,7 +56,7 @@ impl<'a> OffsetCommitRequest<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -99,7 +99,7 @@ impl<'a> OffsetCommitRequestTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -146,7 +146,7 @@ impl<'a> OffsetCommitRequestPartition<'a> {
         match &self.committed_metadata { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

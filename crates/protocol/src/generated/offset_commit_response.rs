@@ -40,7 +40,7 @@ impl<'a> OffsetCommitResponse<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -83,7 +83,7 @@ impl<'a> OffsetCommitResponseTopic<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -122,7 +122,7 @@ impl OffsetCommitResponsePartition {
         w.i16(self.error_code);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

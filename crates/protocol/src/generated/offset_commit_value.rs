@@ -66,7 +66,7 @@ impl<'a> OffsetCommitValue<'a> {
             w.raw_tags(&self.unknown_tags, 0, 0);
             if set0 { w.tag(0, |w| { w.uuid(self.topic_id); }); }
             w.raw_tags(&self.unknown_tags, 1, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

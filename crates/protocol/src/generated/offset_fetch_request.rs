@@ -48,7 +48,7 @@ impl<'a> OffsetFetchRequest<'a> {
         if v >= 7 { w.bool(self.require_stable); } else if self.require_stable { w.fail(EncodeError::FieldNotInVersion { field: "RequireStable", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> OffsetFetchRequestTopic<'a> {
         if v <= 7 { w.length(flex, Some(self.partition_indexes.len())); for e in &self.partition_indexes { w.i32(*e); } } else if !self.partition_indexes.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "PartitionIndexes", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -134,7 +134,7 @@ impl<'a> OffsetFetchRequestGroup<'a> {
         if v >= 8 { match &self.topics { Some(x) => { w.length(flex, Some(x.len())); for e in x { e.write(w, v); } } None => { w.length(flex, None); } } } else if self.topics.as_ref().is_none_or(|x| !x.is_empty()) { w.fail(EncodeError::FieldNotInVersion { field: "Topics", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -177,7 +177,7 @@ impl<'a> OffsetFetchRequestTopics<'a> {
         if v >= 8 { w.length(flex, Some(self.partition_indexes.len())); for e in &self.partition_indexes { w.i32(*e); } } else if !self.partition_indexes.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "PartitionIndexes", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

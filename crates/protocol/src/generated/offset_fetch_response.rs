@@ -48,7 +48,7 @@ impl<'a> OffsetFetchResponse<'a> {
         if v >= 8 { w.length(flex, Some(self.groups.len())); for e in &self.groups { e.write(w, v); } } else if !self.groups.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Groups", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -87,7 +87,7 @@ impl<'a> OffsetFetchResponseTopic<'a> {
         if v <= 7 { w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); } } else if !self.partitions.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Partitions", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -138,7 +138,7 @@ impl<'a> OffsetFetchResponsePartition<'a> {
         if v <= 7 { w.i16(self.error_code); } else if self.error_code != 0 { w.fail(EncodeError::FieldNotInVersion { field: "ErrorCode", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -181,7 +181,7 @@ impl<'a> OffsetFetchResponseGroup<'a> {
         if v >= 8 { w.i16(self.error_code); } else if self.error_code != 0 { w.fail(EncodeError::FieldNotInVersion { field: "ErrorCode", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -224,7 +224,7 @@ impl<'a> OffsetFetchResponseTopics<'a> {
         if v >= 8 { w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); } } else if !self.partitions.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "Partitions", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -275,7 +275,7 @@ impl<'a> OffsetFetchResponsePartitions<'a> {
         if v >= 8 { w.i16(self.error_code); } else if self.error_code != 0 { w.fail(EncodeError::FieldNotInVersion { field: "ErrorCode", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

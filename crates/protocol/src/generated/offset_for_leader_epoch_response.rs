@@ -40,7 +40,7 @@ impl<'a> OffsetForLeaderEpochResponse<'a> {
         w.length(flex, Some(self.topics.len())); for e in &self.topics { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -79,7 +79,7 @@ impl<'a> OffsetForLeaderTopicResult<'a> {
         w.length(flex, Some(self.partitions.len())); for e in &self.partitions { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -126,7 +126,7 @@ impl EpochEndOffset {
         w.i64(self.end_offset);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

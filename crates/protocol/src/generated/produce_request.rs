@@ -48,7 +48,7 @@ impl<'a> ProduceRequest<'a> {
         w.length(flex, Some(self.topic_data.len())); for e in &self.topic_data { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -91,7 +91,7 @@ impl<'a> TopicProduceData<'a> {
         w.length(flex, Some(self.partition_data.len())); for e in &self.partition_data { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -130,7 +130,7 @@ impl<'a> PartitionProduceData<'a> {
         match &self.records { Some(x) => { w.nullable_records(flex, Some(x)); } None => { w.nullable_records(flex, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

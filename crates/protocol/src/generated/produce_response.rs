@@ -55,7 +55,7 @@ impl<'a> ProduceResponse<'a> {
             w.raw_tags(&self.unknown_tags, 0, 0);
             if set0 { w.tag(0, |w| { w.length(flex, Some(self.node_endpoints.len())); for e in &self.node_endpoints { e.write(w, v); } }); }
             w.raw_tags(&self.unknown_tags, 1, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 10) && !self.node_endpoints.is_empty() { w.fail(EncodeError::FieldNotInVersion { field: "NodeEndpoints", version: v }); }
     }
 }
@@ -99,7 +99,7 @@ impl<'a> TopicProduceResponse<'a> {
         w.length(flex, Some(self.partition_responses.len())); for e in &self.partition_responses { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -173,7 +173,7 @@ impl<'a> PartitionProduceResponse<'a> {
             w.raw_tags(&self.unknown_tags, 0, 0);
             if set0 { w.tag(0, |w| { self.current_leader.write(w, v); }); }
             w.raw_tags(&self.unknown_tags, 1, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 10) && self.current_leader != LeaderIdAndEpoch::default() { w.fail(EncodeError::FieldNotInVersion { field: "CurrentLeader", version: v }); }
     }
 }
@@ -213,7 +213,7 @@ impl<'a> BatchIndexAndErrorMessage<'a> {
         if v >= 8 { match &self.batch_index_error_message { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } } else if self.batch_index_error_message.is_some() { w.fail(EncodeError::FieldNotInVersion { field: "BatchIndexErrorMessage", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -252,7 +252,7 @@ impl LeaderIdAndEpoch {
         if v >= 10 { w.i32(self.leader_epoch); } else if self.leader_epoch != -1 { w.fail(EncodeError::FieldNotInVersion { field: "LeaderEpoch", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -299,7 +299,7 @@ impl<'a> NodeEndpoint<'a> {
         if v >= 10 { match &self.rack { Some(x) => { w.string(flex, x); } None => { w.nullable_string(flex, None); } } } else if self.rack.is_some() { w.fail(EncodeError::FieldNotInVersion { field: "Rack", version: v }); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

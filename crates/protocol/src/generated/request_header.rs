@@ -48,7 +48,7 @@ impl<'a> RequestHeader<'a> {
         match &self.client_id { Some(x) => { w.string(false, x); } None => { w.nullable_string(false, None); } }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -36,7 +36,7 @@ impl ResponseHeader {
         w.i32(self.correlation_id);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

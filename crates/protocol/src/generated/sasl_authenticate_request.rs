@@ -36,7 +36,7 @@ impl<'a> SaslAuthenticateRequest<'a> {
         w.bytes(flex, &self.auth_bytes);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -48,7 +48,7 @@ impl<'a> SaslAuthenticateResponse<'a> {
         if v >= 1 { w.i64(self.session_lifetime_ms); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -60,7 +60,7 @@ impl<'a> SyncGroupRequest<'a> {
         w.length(flex, Some(self.assignments.len())); for e in &self.assignments { e.write(w, v); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
@@ -99,7 +99,7 @@ impl<'a> SyncGroupRequestAssignment<'a> {
         w.bytes(flex, &self.assignment);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

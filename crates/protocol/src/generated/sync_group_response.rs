@@ -52,7 +52,7 @@ impl<'a> SyncGroupResponse<'a> {
         w.bytes(flex, &self.assignment);
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 

@@ -95,7 +95,7 @@ impl<'a> TransactionLogValue<'a> {
             w.raw_tags(&self.unknown_tags, 3, 3);
             if set3 { w.tag(3, |w| { w.i16(self.next_producer_epoch); }); }
             w.raw_tags(&self.unknown_tags, 4, u32::MAX);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
         if !(v >= 1) && self.previous_producer_id != -1 { w.fail(EncodeError::FieldNotInVersion { field: "PreviousProducerId", version: v }); }
         if !(v >= 1) && self.next_producer_id != -1 { w.fail(EncodeError::FieldNotInVersion { field: "NextProducerId", version: v }); }
         if !(v >= 1) && self.client_transaction_version != 0 { w.fail(EncodeError::FieldNotInVersion { field: "ClientTransactionVersion", version: v }); }
@@ -138,7 +138,7 @@ impl<'a> PartitionsSchema<'a> {
         w.length(flex, Some(self.partition_ids.len())); for e in &self.partition_ids { w.i32(*e); }
         if flex {
             w.unknown_tags(0, &self.unknown_tags);
-        }
+        } else { w.no_tags(&self.unknown_tags, v); }
     }
 }
 
