@@ -11,6 +11,7 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.Callable;
 import java.util.jar.JarFile;
 
 import org.apache.kafka.common.message.ApiMessageType;
@@ -108,6 +109,8 @@ public final class Oracle {
                 case 'G' -> generate(classes.get(index), question.getLong(), version, answer);
                 case 'M' -> metadataValue(question, answer);
                 case 'A' -> abortedTxn(question, answer);
+                case 'Q' -> file(() -> StateFiles.quorumState(rest(question), second), answer);
+                case 'P' -> file(() -> StateFiles.producerSnapshot(rest(question)), answer);
                 case 'H' -> headerVersions(index, version, answer);
                 default -> throw new IllegalArgumentException("op " + op);
             }
@@ -207,6 +210,20 @@ public final class Oracle {
             answer.bytes = out.array();
         } catch (Throwable e) {
             answer.refuse(NOT_ENCODED, e);
+        }
+    }
+
+    private static byte[] rest(ByteBuffer bytes) {
+        byte[] rest = new byte[bytes.remaining()];
+        bytes.get(rest);
+        return rest;
+    }
+
+    private static void file(Callable<byte[]> rewritten, Answer answer) {
+        try {
+            answer.bytes = rewritten.call();
+        } catch (Throwable e) {
+            answer.refuse(NOT_DECODED, e);
         }
     }
 

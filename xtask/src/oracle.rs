@@ -37,7 +37,8 @@ fn ask(root: &Path, libs: &Path, args: &[&str]) -> Result<Outcome, String> {
     fs::create_dir_all(&classes).map_err(|e| format!("{}: {e}", classes.display()))?;
     let mut javac = Command::new("javac");
     javac.args(["-proc:none", "-nowarn", "-cp"]).arg(libs.join("*")).arg("-d").arg(&classes);
-    let sources = ["Oracle.java", "RandomValues.java"].map(|name| root.join("xtask/oracle").join(name));
+    let sources =
+        ["Oracle.java", "RandomValues.java", "StateFiles.java"].map(|name| root.join("xtask/oracle").join(name));
     stages::output({
         javac.args(sources);
         javac

@@ -20,7 +20,7 @@ mod requests;
 mod role;
 mod server;
 mod snapshot;
-mod state_file;
+pub mod state_file;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -30,6 +30,7 @@ mod voters;
 
 pub use config::{Mutations, QuorumConfig, metadata_log_config};
 pub use effect::{Effect, Failure, FetchToken, Request, RequestContext, Response};
+pub use election::ElectionState;
 pub use peers::{Peer, RequestToken};
 pub use quorum::Quorum;
 pub use records::DataBatch;

@@ -60,6 +60,15 @@ impl Question {
         Question { op: b'A', message: 0, version: 0, second: 0, payload: fields.to_vec() }
     }
 
+    /// The file quorum-state, to be written again for this kraft.version.
+    pub fn quorum_state(kraft_version: i16, bytes: &[u8]) -> Question {
+        Question { op: b'Q', message: 0, version: 0, second: kraft_version, payload: bytes.to_vec() }
+    }
+
+    pub fn producer_snapshot(bytes: &[u8]) -> Question {
+        Question { op: b'P', message: 0, version: 0, second: 0, payload: bytes.to_vec() }
+    }
+
     pub fn header_versions(api_key: i16, version: i16) -> Question {
         Question { op: b'H', message: api_key, version, second: 0, payload: Vec::new() }
     }

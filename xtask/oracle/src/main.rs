@@ -3,6 +3,7 @@
 //! so that xtask can generate the codec even while it does not compile. Start with `exchange`.
 
 mod compare;
+mod files;
 mod kafka;
 mod mutate;
 #[allow(dead_code, reason = "the parts that only code generation needs")]
@@ -104,11 +105,12 @@ fn run(args: &Args) -> Result<(), String> {
         }
     }
     aborted_txns(&mut kafka, &mut findings, args)?;
+    let files = files::compare(&mut kafka, &mut findings, args.values, args.seed)?;
     let headers = header_versions(&mut kafka, &mut findings)?;
     kafka.stop()?;
     println!(
         "{messages} messages in {versions} versions: {} values of Kafka's, {} of ours, {} taken to another version, \
-         {} damaged ({} refused by both); header versions of {headers} API versions; seed {}, {:.1} s",
+         {} damaged ({} refused by both); header versions of {headers} API versions; {files} state files; seed {}, {:.1} s",
         findings.from_kafka,
         findings.from_us,
         findings.transcoded,

@@ -22,7 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("simulator", &["protocol", "storage", "metadata", "raft", "replication", "broker"]),
     ("zwirn", &["server", "tools"]),
     // The codec against Kafka's classes; apart from xtask, which has to build while the codec does not.
-    ("oracle", &["protocol"]),
+    ("oracle", &["protocol", "storage", "raft"]),
     ("xtask", &[]),
 ];
 
