@@ -273,7 +273,8 @@ impl Node {
     }
 
     fn apply_configs(&mut self, delta: &MetadataDelta) {
-        let all = delta.everything || delta.configs.contains(&ConfigResource::all_brokers());
+        let of_brokers = [ConfigResource::all_brokers(), settings::own_resource(&self.config)];
+        let all = delta.everything || of_brokers.iter().any(|resource| delta.configs.contains(resource));
         let named: BTreeSet<&str> = delta
             .configs
             .iter()

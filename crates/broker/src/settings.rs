@@ -1,14 +1,23 @@
 //! Configuration as the layers below want it: a log's settings, a partition's rules, a producer's limits.
 
-use metadata::config::{CompressionType, NodeConfig, TimestampType, TopicConfig};
+use metadata::config::{CompressionType, DynamicConfigs, NodeConfig, TimestampType, TopicConfig};
 use metadata::{ConfigResource, MetadataImage};
 use protocol::records::{Compression, Rules};
 use protocol::time::Now;
 use storage::LogConfig;
 
+/// What was set for this broker alone.
+pub(crate) fn own_resource(node: &NodeConfig) -> ConfigResource {
+    ConfigResource { kind: ConfigResource::BROKER, name: node.node_id.to_string() }
+}
+
 /// The settings of a topic in force now.
 pub(crate) fn topic_config(image: &MetadataImage, node: &NodeConfig, topic: &str) -> TopicConfig {
-    TopicConfig::effective(image.topic_configs(topic), image.configs.get(&ConfigResource::all_brokers()), node)
+    let dynamic = DynamicConfigs {
+        broker: image.configs.get(&own_resource(node)),
+        cluster: image.configs.get(&ConfigResource::all_brokers()),
+    };
+    TopicConfig::resolve(image.topic_configs(topic), dynamic, node)
 }
 
 pub(crate) fn log_config(topic: &TopicConfig, node: &NodeConfig) -> LogConfig {

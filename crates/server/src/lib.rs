@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use broker::Node;
-use metadata::config::NodeConfig;
+use metadata::config::{NodeConfig, Outside};
 use storage::real::RealDisk;
 
 use crate::args::{Args, Command};
@@ -53,7 +53,8 @@ fn fail(message: &str) -> ExitCode {
 /// `None` after a mere check.
 fn start(args: &Args) -> Result<Option<Reactor>, String> {
     let text = std::fs::read_to_string(&args.file).map_err(|error| format!("{}: {error}", args.file))?;
-    let (mut config, warnings) = NodeConfig::from_text(&text, &args.file, &args.overrides)
+    let outside = Outside { env: &|name| std::env::var(name).ok(), file: &|path| std::fs::read_to_string(path) };
+    let (mut config, warnings) = NodeConfig::from_text_and(&text, &args.file, &args.overrides, Some(&outside))
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))?;
     if args.check {
         for warning in &warnings {

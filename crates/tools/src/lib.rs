@@ -5,6 +5,7 @@ mod api_versions;
 mod argparse;
 pub mod client;
 mod cluster;
+mod config;
 mod configs;
 mod console_consumer;
 mod console_producer;
@@ -67,6 +68,7 @@ pub const TOOLS: &[Tool] = &[
         "let partitions choose their leaders again",
         leader_election::main,
     ),
+    tool("config", "", "explain configuration keys, and what a properties file makes of them", config::main),
     tool("links", "", "make links named as Kafka's scripts", links::main),
 ];
 

@@ -3,6 +3,7 @@
 //! Start at [`NodeConfig`] (what the file says, typed and checked) and [`TopicConfig`] (what holds for one topic).
 //! `keys` knows every key of Kafka 4.3.1, also those that this node ignores, because DescribeConfigs lists them.
 
+mod about;
 mod broker_keys;
 mod describe;
 mod group_keys;
@@ -10,12 +11,14 @@ mod keys;
 mod listeners;
 mod node;
 mod properties;
+mod providers;
 mod settings;
 mod synonyms;
 mod topic;
 mod topic_keys;
 mod validate;
 
+pub use about::about_key;
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker_configs, describe_broker_defaults};
 pub use describe::{describe_resource_configs, describe_topic_configs};
 pub use keys::{ConfigKey, ConfigType, DefaultValue, Update, Valid, broker_key, broker_keys, group_key, group_keys};
@@ -23,7 +26,9 @@ pub use keys::{nearest_broker_key, topic_key, topic_keys};
 pub use listeners::{Listener, SecurityProtocol};
 pub use node::{ConfigError, NodeConfig, Roles, Warning};
 pub use properties::{Property, parse_properties};
+pub use providers::Outside;
 pub use settings::Settings;
+pub use synonyms::{broker_key_synonyms, topic_key_synonyms};
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
 pub use validate::{validate_broker_config, validate_broker_configs, validate_topic_config, validate_topic_configs};
 

@@ -11,6 +11,7 @@ use crate::image::Endpoint;
 use super::keys::{broker_key, nearest_broker_key};
 use super::listeners::{self, Listener, Network, split_host_port};
 use super::properties::parse_properties;
+use super::providers::{self, Outside};
 use super::settings::Settings;
 use super::topic::TopicConfig;
 use super::validate::{check_file, list};
@@ -162,10 +163,30 @@ impl NodeConfig {
         origin: &str,
         overrides: &[(String, String)],
     ) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
+        NodeConfig::from_text_and(text, origin, overrides, None)
+    }
+
+    /// The same, with a way to what `${…}` refers to (`config.providers`).
+    pub fn from_text_and(
+        text: &str,
+        origin: &str,
+        overrides: &[(String, String)],
+        outside: Option<&Outside<'_>>,
+    ) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
         let file = parse_properties(text);
         let mut entries: Entries<'_> =
             file.iter().map(|p| (p.key.as_str(), (p.value.as_str(), Place::Line(p.line)))).collect();
         entries.extend(overrides.iter().map(|(key, value)| (key.as_str(), (value.as_str(), Place::CommandLine))));
+        let plain = entries.iter().map(|(key, (value, _))| (*key, *value)).collect();
+        let resolved = providers::resolve(&plain, outside).map_err(|(key, message)| {
+            let problems = Problems { origin, entries: entries.clone(), errors: Vec::new(), warnings: Vec::new() };
+            vec![problems.about(&key, &message)]
+        })?;
+        for (key, value) in &resolved {
+            if let Some(entry) = entries.get_mut(key.as_str()) {
+                entry.0 = value;
+            }
+        }
         NodeConfig::build(entries, origin)
     }
 
@@ -271,10 +292,6 @@ fn refuse_unsupported(values: &BTreeMap<&str, &str>, problems: &mut Problems<'_>
     if is_true("controller.quorum.auto.join.enable") {
         let what = "joining the quorum by itself is not offered; name the voters in controller.quorum.voters";
         problems.error("controller.quorum.auto.join.enable", what);
-    }
-    if values.get("config.providers").is_some_and(|value| !value.trim().is_empty()) {
-        let what = "configuration providers are not offered; write the values into the file";
-        problems.error("config.providers", what);
     }
 }
 

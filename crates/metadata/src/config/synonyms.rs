@@ -83,6 +83,16 @@ pub(super) fn of_broker_key(name: &str) -> Vec<&str> {
     group.iter().map(|synonym| synonym.name).collect()
 }
 
+/// The broker keys that a topic key's value comes from where the topic has none of its own, the strongest first.
+pub fn topic_key_synonyms(name: &str) -> Vec<&'static str> {
+    of_topic_key(name).iter().map(|synonym| synonym.name).collect()
+}
+
+/// Other names of the same setting of a broker, in other units.
+pub fn broker_key_synonyms(name: &str) -> Vec<&str> {
+    of_broker_key(name).into_iter().filter(|other| *other != name).collect()
+}
+
 /// `listener.name.<listener>.[<mechanism>.]<key>` narrows `<key>` to one listener.
 pub(super) fn without_listener(name: &str) -> Option<&str> {
     const WITH_MECHANISM: &[&str] = &[

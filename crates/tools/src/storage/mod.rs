@@ -5,7 +5,7 @@ pub(crate) mod features;
 mod format;
 mod info;
 
-use metadata::config::NodeConfig;
+use metadata::config::{NodeConfig, Outside};
 
 use crate::argparse::{Command, Program, append, flag, required, value};
 use crate::random::random_uuid;
@@ -116,8 +116,9 @@ fn load(path: &str) -> Result<NodeConfig, String> {
     parse(&text, path)
 }
 
-fn parse(text: &str, origin: &str) -> Result<NodeConfig, String> {
-    let read = NodeConfig::from_text(text, origin, &[]);
+pub(crate) fn parse(text: &str, origin: &str) -> Result<NodeConfig, String> {
+    let outside = Outside { env: &|name| std::env::var(name).ok(), file: &|path| std::fs::read_to_string(path) };
+    let read = NodeConfig::from_text_and(text, origin, &[], Some(&outside));
     let (config, _) = read.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok(config)
 }
