@@ -47,6 +47,13 @@ impl Kafka {
         self.java(class, &["-Xmx256m"])
     }
 
+    /// Runs a program of one source file, compiled as it starts.
+    pub fn java_source(&self, source: &Path, options: &[&str]) -> Command {
+        let mut command = self.java(&source.to_string_lossy(), options);
+        command.stdin(std::process::Stdio::piped());
+        command
+    }
+
     /// A JVM with these options.
     pub fn java(&self, class: &str, options: &[&str]) -> Command {
         let mut command = Command::new("java");

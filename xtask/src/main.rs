@@ -23,6 +23,8 @@ usage: cargo xtask <command>
   oracle [--values N] [--seed S] [--only MESSAGE]
                           Kafka's own classes and our codec have to make the same of the same bytes
   deny                    licences and advisories, by cargo-deny
+  swap [--steps N] [--seed N]
+                          nodes of Apache Kafka and of Zwirn take each other's places, at random, under a producer
   bench produce [--seconds N] [--pairs N] [--only kafka|zwirn]
                           produce with RF=3 and acks=all: Apache Kafka against Zwirn";
 
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ["jars"] => jars::run(&root),
         ["oracle", ref rest @ ..] => oracle::run(&root, rest),
         ["deny"] => deny::run(&root),
+        ["swap", ref rest @ ..] => stories::swap(&root, rest),
         ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),
         _ => Err(USAGE.to_owned()),
     };

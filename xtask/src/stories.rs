@@ -14,6 +14,7 @@ mod faults;
 mod kafka_tools;
 mod process;
 mod shapes;
+mod swap;
 mod wire;
 
 use std::path::{Path, PathBuf};
@@ -52,6 +53,9 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story refused-at-start", false, shapes::refused_at_start),
     ("story bad-input", false, bad_input::story),
     ("story bad-batches", false, batches::story),
+    ("story swap", true, swap::swapped),
+    ("story swap-dynamic", true, swap::swapped_dynamic),
+    ("story swap-mixed", true, swap::mixed),
     ("story demo", false, faults::demo),
     ("story dev", false, dev::story),
 ];
@@ -73,6 +77,23 @@ pub fn run(stages: &mut Stages) {
             result.map(|()| notes.into_iter().next_back().map_or(Outcome::Passed, Outcome::Note))
         });
     }
+}
+
+/// `cargo xtask swap [--steps N] [--seed N]`.
+pub fn swap(root: &Path, args: &[&str]) -> Result<(), String> {
+    let (mut steps, mut seed) = (20, u64::from(std::process::id()));
+    for pair in args.chunks(2) {
+        match *pair {
+            ["--steps", n] => steps = n.parse().map_err(|e| format!("--steps {n}: {e}"))?,
+            ["--seed", n] => seed = n.parse().map_err(|e| format!("--seed {n}: {e}"))?,
+            _ => return Err("usage: cargo xtask swap [--steps N] [--seed N]".to_owned()),
+        }
+    }
+    let env = Env::new(root)?;
+    let mut notes = Vec::new();
+    let result = swap::wander(&env, seed, steps, &mut notes);
+    notes.iter().for_each(|note| println!("{note}"));
+    result
 }
 
 impl Env {

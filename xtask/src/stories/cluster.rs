@@ -138,17 +138,28 @@ impl Cluster {
     }
 
     pub fn start_node(&mut self, id: i32) -> Result<(), String> {
-        let (dir, binary) = (self.dir.clone(), self.binary.clone());
+        let mut command = Command::new(&self.binary);
+        command.arg("server");
+        self.start_command(id, command)
+    }
+
+    /// Starts a broker whose command line ends with the properties file, Zwirn or another.
+    pub fn start_command(&mut self, id: i32, mut command: Command) -> Result<(), String> {
         let node = &mut self.nodes[(id - 1) as usize];
         node.starts += 1;
-        let log = dir.join(format!("node-{id}-{}.log", node.starts));
+        let log = self.dir.join(format!("node-{id}-{}.log", node.starts));
         let file = fs::File::create(&log).map_err(|e| format!("{}: {e}", log.display()))?;
         let errors = file.try_clone().map_err(|e| e.to_string())?;
-        let mut command = Command::new(binary);
-        command.arg("server").arg(&node.properties);
+        command.arg(&node.properties).current_dir(&self.dir);
         let spawned = command.stdin(Stdio::null()).stdout(file).stderr(errors).spawn();
         node.child = Some(spawned.map_err(|e| format!("node {id}: {e}"))?);
         Ok(())
+    }
+
+    /// What the node has written to its terminal since its last start.
+    pub fn output_of(&self, id: i32) -> String {
+        let log = self.dir.join(format!("node-{id}-{}.log", self.node(id).starts));
+        fs::read_to_string(log).unwrap_or_default()
     }
 
     /// As `kill -9`.

@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -175,6 +176,54 @@ impl Follower {
 }
 
 impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A process that answers one line at a time: with lines that begin with "| ", and then "ok" or "failed: why".
+pub struct Dialogue {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Dialogue {
+    pub fn start(mut command: Command, stderr: &Path) -> Result<Dialogue, String> {
+        let shown = show(&command);
+        let errors = std::fs::File::create(stderr).map_err(|e| format!("{}: {e}", stderr.display()))?;
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors).spawn();
+        let mut child = spawned.map_err(|e| format!("{shown}: {e}"))?;
+        let stdin = child.stdin.take().expect("piped");
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, lines) = std::sync::mpsc::channel();
+        // Ends with the process.
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Ok(Dialogue { child, stdin, lines })
+    }
+
+    /// The answer's lines.
+    pub fn ask(&mut self, question: &str, limit: Duration) -> Result<String, String> {
+        writeln!(self.stdin, "{question}").map_err(|e| format!("{question}: {e}"))?;
+        let end = Instant::now() + limit;
+        let mut answer = String::new();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).map_err(|e| format!("{question}: no answer: {e}"))?;
+            if let Some(text) = line.strip_prefix("| ") {
+                answer.push_str(text);
+                answer.push('\n');
+            } else if line == "ok" {
+                return Ok(answer);
+            } else if let Some(why) = line.strip_prefix("failed: ") {
+                return Err(format!("{question}: {why}"));
+            }
+        }
+    }
+}
+
+impl Drop for Dialogue {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
