@@ -172,8 +172,10 @@ impl Cluster {
     /// SIGTERM, and the node must come to its end by itself, with exit code 0.
     pub fn stop(&mut self, id: i32, limit: Duration) -> Result<Duration, String> {
         // A process that has just begun does not know the signal yet.
-        let port = self.node(id).port;
-        wait_until(Duration::from_secs(10), "a node to listen", || wire::connect(port).map(drop))?;
+        if self.node(id).is_broker {
+            let port = self.node(id).port;
+            wait_until(Duration::from_secs(10), "a node to listen", || wire::connect(port).map(drop))?;
+        }
         self.terminate(id)?;
         self.wait_for_end(id, limit)
     }
