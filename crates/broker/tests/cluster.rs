@@ -14,6 +14,7 @@ use protocol::header::{decode_response, encode_request};
 use protocol::messages::create_topics_request::CreatableTopic;
 use protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
+use protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use protocol::messages::*;
 use protocol::records::{BatchBuilder, BatchSpec, Batches, Scratch};
@@ -437,4 +438,36 @@ fn deleted_records_are_gone_on_every_replica_when_the_answer_comes() {
     cluster.run(1_000);
     cluster.kill(follower);
     assert_eq!(cluster.delete_records(leader, "t", -1), (ErrorCode::None, 5));
+}
+
+#[test]
+fn a_broker_default_of_a_topic_key_takes_effect_at_once_and_for_that_broker_alone() {
+    const BROKER: i8 = 4;
+    let mut cluster = Cluster::new(3);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(1, "t", 1, 1);
+    cluster.run(100);
+    let leader = cluster.leader(topic);
+    let long = "x".repeat(2_000);
+    assert_eq!(cluster.produce(leader, topic, &long), (ErrorCode::None, 0));
+    let mut set = |broker: i32, operation: i8, value: Option<&'static str>| {
+        let name = "message.max.bytes".into();
+        let value = value.map(Into::into);
+        let config = AlterableConfig { name, config_operation: operation, value, ..Default::default() };
+        let resource = AlterConfigsResource {
+            resource_type: BROKER,
+            resource_name: broker.to_string().into(),
+            configs: vec![config],
+            ..Default::default()
+        };
+        let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
+        let bytes = cluster.ask(leader, ApiKey::IncrementalAlterConfigs, 1, &request);
+        let (_, response) = decode_response::<IncrementalAlterConfigsRequest<'_>>(&bytes, 1).expect("decodes");
+        assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0]);
+        cluster.run(100);
+        cluster.produce(leader, topic, &long).0
+    };
+    assert_eq!(set(leader % 3 + 1, 0, Some("1000")), ErrorCode::None);
+    assert_eq!(set(leader, 0, Some("1000")), ErrorCode::MessageTooLarge);
+    assert_eq!(set(leader, 1, None), ErrorCode::None);
 }
