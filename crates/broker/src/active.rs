@@ -39,6 +39,27 @@ struct Waiting {
     frame: Frame,
 }
 
+/// One broker that dies may change tens of thousands of partitions: more than one batch holds. What makes the changes
+/// take effect (the fencing, the registration) is the last record, so that a failover in between repeats them.
+const BATCH_RECORDS_MAX: usize = 10_000;
+/// Half of what the quorum takes as one batch.
+const BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Runs of records that each fit into a batch.
+fn batches(records: &[Vec<u8>]) -> Vec<&[Vec<u8>]> {
+    let mut runs = Vec::new();
+    let (mut from, mut bytes) = (0, 0);
+    for (i, record) in records.iter().enumerate() {
+        if i > from && (i - from >= BATCH_RECORDS_MAX || bytes + record.len() > BATCH_BYTES_MAX) {
+            runs.push(&records[from..i]);
+            (from, bytes) = (i, 0);
+        }
+        bytes += record.len();
+    }
+    runs.push(&records[from..]);
+    runs
+}
+
 impl ActiveController {
     pub fn next_deadline(&self) -> i64 {
         let probe = self.probes_due.iter().map(|p| p.0).min().unwrap_or(i64::MAX);
@@ -152,14 +173,21 @@ impl Node {
         if records.is_empty() {
             return false;
         }
-        match self.quorum.append(active.epoch, &records, now) {
-            Ok(last) => active.last_offset = last,
-            Err(error) => {
-                // The controller's image has the records, the log does not: its reign must end here.
-                tracing::warn!(%error, "metadata records were not appended; this controller resigns");
-                let epoch = active.epoch;
-                self.lose_office(now);
-                self.quorum.resign(epoch, now);
+        let epoch = active.epoch;
+        for run in batches(&records) {
+            match self.quorum.append(epoch, run, now) {
+                Ok(last) => {
+                    if let Some(active) = &mut self.active {
+                        active.last_offset = last;
+                    }
+                }
+                Err(error) => {
+                    // The controller's image has the records, the log does not: its reign must end here.
+                    tracing::warn!(%error, "metadata records were not appended; this controller resigns");
+                    self.lose_office(now);
+                    self.quorum.resign(epoch, now);
+                    break;
+                }
             }
         }
         true
@@ -379,5 +407,21 @@ impl Node {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_records_become_several_batches() {
+        let small = vec![vec![0u8; 100]; 25_000];
+        let lengths: Vec<usize> = batches(&small).iter().map(|run| run.len()).collect();
+        assert_eq!(lengths, [10_000, 10_000, 5_000]);
+        let large = vec![vec![0u8; 1 << 20]; 9];
+        let lengths: Vec<usize> = batches(&large).iter().map(|run| run.len()).collect();
+        assert_eq!(lengths, [4, 4, 1]);
+        assert_eq!(batches(&small[..1]).len(), 1);
     }
 }
