@@ -124,6 +124,11 @@ impl Partition {
             result.diverging = Some(ends.ok_or(ErrorCode::OffsetOutOfRange)?);
             return Ok(result);
         }
+        if !self.is_leader() && request.offset > self.log.end_offset() {
+            // DIFFERS: KIP-392 has a follower say that it is not there yet; Kafka says OFFSET_OUT_OF_RANGE, and a
+            // consumer whose metadata is old takes that for the leader's word and begins anew elsewhere.
+            return Err(ErrorCode::OffsetNotAvailable.into());
+        }
         let upto = self.readable_end(request.isolation);
         let plan = self.log.read(request.offset, request.bytes_max, request.whole_first, Some(upto))?;
         if request.isolation == Isolation::Committed && plan.len > 0 {

@@ -150,7 +150,8 @@ impl Client {
         match result {
             Ok(()) => self.acts.push(Act::WakeAt(now.mono_ms)),
             Err(reason) => {
-                self.acts.push(Act::Note(reason));
+                let of = self.connected_to.unwrap_or(0);
+                self.acts.push(Act::Note(format!("node {of} says {reason}")));
                 // The leader is another one by now, or will be.
                 self.directory = None;
                 self.acts.push(Act::WakeAt(now.mono_ms + self.rng.i64(1..BACKOFF_MS)));

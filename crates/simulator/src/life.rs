@@ -60,6 +60,9 @@ pub fn live(seed: u64, mutations: Mutations, is_printed: bool) -> Outcome {
         faults.heal(&mut world);
         come_right(&mut world);
     }
+    if !world.checkers.violations.is_empty() {
+        world.print_statuses();
+    }
     Outcome {
         digest: world.trace.digest(),
         events: world.trace.events,
@@ -92,7 +95,6 @@ fn come_right(world: &mut World) {
     world.wake_clients();
     while let Some(missing) = what_is_missing(world) {
         if world.now.mono_ms >= until {
-            world.print_statuses();
             world.checkers.violation(format!("{PEACE_MS} ms after the last fault: {missing}"));
             return;
         }

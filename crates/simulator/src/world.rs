@@ -249,7 +249,15 @@ impl World {
     pub fn print_statuses(&self) {
         let statuses = self.hosts.values().filter_map(|host| host.node.as_ref()).map(Node::status);
         for status in statuses.filter(|_| self.trace.is_printed) {
-            eprintln!("{status:#?}");
+            for partition in status.broker.iter().flat_map(|broker| &broker.partitions) {
+                let (id, p) = (status.node_id, partition);
+                let (epoch, start, high_watermark, end) = (p.leader_epoch, p.log_start, p.high_watermark, p.log_end);
+                let leads = if p.is_leader { "leads" } else { "has" };
+                eprintln!(
+                    "node {id} {leads} {}-{} epoch {epoch}: {start} to {high_watermark} to {end}, ISR {:?}",
+                    p.topic, p.partition, p.isr
+                );
+            }
         }
     }
 
