@@ -1,6 +1,6 @@
 //! A life of a cluster: clients at work, a minute of misfortunes, and then the peace in which all must come right.
 
-use broker::Mutations;
+use broker::{Mutations, Node, NodeStatus, PartitionStatus};
 
 use crate::client::{Client, PARTITIONS, Role};
 use crate::consumer::Consumer;
@@ -211,7 +211,7 @@ impl Faults {
     }
 
     fn kill_leader(&self, world: &mut World) {
-        let leads = |status: broker::NodeStatus| {
+        let leads = |status: NodeStatus| {
             status.broker.is_some_and(|broker| broker.partitions.iter().any(|partition| partition.is_leader))
         };
         let leader = world.hosts.iter().find(|(_, host)| host.node.as_ref().is_some_and(|node| leads(node.status())));
@@ -244,20 +244,30 @@ impl Faults {
     }
 }
 
-/// Whether a node is in sync in all partitions again, in the eyes of their leaders.
+/// Whether a node has everything again, is in sync in all partitions, and is known to be by those who lead them. That
+/// it still stands in an ISR proves nothing: it may stand there from before.
 fn is_whole(world: &World, id: i32) -> bool {
-    if world.hosts[&id].node.is_none() {
+    let statuses: Vec<_> = world.hosts.values().filter_map(|host| host.node.as_ref()).map(Node::status).collect();
+    let partitions = |status: &NodeStatus| -> Vec<PartitionStatus> {
+        status.broker.iter().flat_map(|broker| broker.partitions.clone()).collect()
+    };
+    let Some(own) = statuses.iter().find(|status| status.node_id == id && status.is_ready()).map(partitions) else {
         return false;
-    }
+    };
     let mut led = 0;
-    for host in world.hosts.values() {
-        let Some(broker) = host.node.as_ref().and_then(|node| node.status().broker) else { continue };
-        for partition in broker.partitions.iter().filter(|partition| partition.is_leader) {
-            if !partition.isr.contains(&id) {
+    for theirs in statuses.iter().flat_map(partitions) {
+        let ours = own.iter().find(|p| p.topic == theirs.topic && p.partition == theirs.partition);
+        if ours.is_none_or(|ours| ours.log_end < theirs.log_end) {
+            return false;
+        }
+        if theirs.is_leader {
+            if !theirs.isr.contains(&id) {
                 return false;
             }
             led += 1;
         }
     }
-    led >= PARTITIONS
+    let end = |partition: i32| own.iter().find(|p| p.partition == partition).map_or(-1, |p| p.log_end);
+    let has_all = (0..PARTITIONS).all(|partition| end(partition) >= world.checkers.high_watermark.seen(partition));
+    led >= PARTITIONS && has_all
 }
