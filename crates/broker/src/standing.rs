@@ -50,7 +50,11 @@ impl Node {
         // have to choose its leaders blindly.
         let epochs = || dirs.clone().map(storage::LogDir::intact_broker_epoch);
         let first = epochs().next().unwrap_or(-1);
+        // A registration whose answer never came is an incarnation's last trace.
+        let registered = self.image.brokers.get(&self.config.node_id);
+        let last = registered.filter(|broker| dirs.clone().all(|dir| dir.is_intact_since(broker.incarnation)));
         let previous_broker_epoch = match lifecycle.broker_epoch {
+            -1 if last.is_some() => last.map_or(-1, |broker| broker.epoch),
             -1 if epochs().all(|e| e == first) => first,
             -1 => -1,
             own => own,
@@ -77,7 +81,7 @@ impl Node {
             let broker_epoch = lifecycle.broker_epoch;
             for dir in self.log_dirs.iter().filter(|_| broker_epoch >= 0) {
                 // Without the note a crash counts as one that may have lost something.
-                if let Err(error) = dir.note_boot(broker_epoch) {
+                if let Err(error) = dir.note_registered(lifecycle.incarnation, broker_epoch) {
                     tracing::warn!(dir = %dir.path.display(), %error, "the broker epoch cannot be noted");
                 }
             }

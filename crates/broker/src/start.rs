@@ -125,7 +125,7 @@ impl Node {
         }
         // Only now: had we died while we were still looking for damage, the next start would have to look again.
         for dir in &node.log_dirs {
-            let noted = dir.note_boot(dir.intact_broker_epoch());
+            let noted = dir.note_start(incarnation);
             noted.map_err(|error| StartError::Dir(DirError::Io(dir.path.clone(), error)))?;
         }
         Ok(node)
@@ -141,7 +141,7 @@ impl Node {
 
 /// What is known of the time since the directory was last in use.
 pub(crate) fn evidence_of(dir: &LogDir) -> Evidence {
-    match (dir.was_clean, dir.same_boot) {
+    match (dir.was_clean, &dir.same_boot) {
         (true, _) => Evidence::CleanShutdown,
         (false, Some(_)) => Evidence::SameBoot,
         (false, None) => Evidence::Unknown,

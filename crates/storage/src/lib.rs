@@ -30,6 +30,8 @@ pub use log::{
     AppendError, AppendInfo, AppendOrigin, Evidence, Log, OpenOptions, OutOfRange, ReadPlan, StorageError,
     TimestampOffset,
 };
-pub use log_dir::{Checkpoints, DirError, DirKind, LogDir, MetaProperties, parse_partition_dir, partition_dir};
+pub use log_dir::{
+    BootNote, Checkpoints, DirError, DirKind, LogDir, MetaProperties, parse_partition_dir, partition_dir,
+};
 pub use producers::{ProducerEntry, ProducerStates};
 pub use txn_index::AbortedTxn;

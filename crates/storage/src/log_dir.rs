@@ -151,11 +151,23 @@ pub struct LogDir {
     pub was_clean: bool,
     /// The broker's epoch at that clean stop, −1 if unknown.
     pub clean_broker_epoch: i64,
-    /// The broker epoch of the last process that used the directory in this boot of the machine, −1 before it had one;
-    /// `None` if there was no such process. Everything that it had written is there, flushed or not.
-    pub same_boot: Option<i64>,
+    /// Who used the directory before in this boot of the machine, if anybody did. Everything that they had written is
+    /// there, flushed or not.
+    pub same_boot: Option<BootNote>,
     _lock: Box<dyn Send + Sync>,
 }
+
+/// What the last process that used a log directory in this boot of the machine knew of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootNote {
+    /// −1 before the broker was registered.
+    pub broker_epoch: i64,
+    /// Under which it has asked for an epoch since, and those before it that died before they had an answer.
+    pub incarnations: Vec<Uuid>,
+}
+
+/// More restarts than this without ever being registered are forgotten.
+const INCARNATIONS_MAX: usize = 16;
 
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
@@ -203,7 +215,16 @@ impl LogDir {
     /// The broker epoch under which the directory was last written to, if nothing of that can have been lost since;
     /// else −1. Kafka knows it only after a clean stop.
     pub fn intact_broker_epoch(&self) -> i64 {
-        if self.was_clean { self.clean_broker_epoch } else { self.same_boot.unwrap_or(-1) }
+        match (&self.same_boot, self.was_clean) {
+            (_, true) => self.clean_broker_epoch,
+            (Some(note), false) => note.broker_epoch,
+            (None, false) => -1,
+        }
+    }
+
+    /// Whether this incarnation used the directory last, and nothing of what it wrote can have been lost since.
+    pub fn is_intact_since(&self, incarnation: Uuid) -> bool {
+        self.same_boot.as_ref().is_some_and(|note| note.incarnations.contains(&incarnation))
     }
 
     /// Replica directories and the like, in name order.
@@ -249,16 +270,31 @@ impl LogDir {
     }
 
     /// Notes in which boot of this machine, and by which incarnation of the broker, the directory is in use. To be
-    /// called once all of it is recovered, and when the broker gets an epoch. It need not reach the disk: what it says
-    /// is void when the machine goes down. JVM brokers neither read nor write the file; what they wrote meanwhile is
-    /// there for the same reason.
-    pub fn note_boot(&self, broker_epoch: i64) -> io::Result<()> {
+    /// called once all of it is recovered. It need not reach the disk: what it says is void when the machine goes down.
+    /// JVM brokers neither read nor write the file; what they wrote meanwhile is there for the same reason.
+    pub fn note_start(&self, incarnation: Uuid) -> io::Result<()> {
+        let mut incarnations = self.same_boot.as_ref().map(|note| note.incarnations.clone()).unwrap_or_default();
+        incarnations.push(incarnation);
+        let broker_epoch = self.intact_broker_epoch();
+        self.note_boot(&BootNote { broker_epoch, incarnations })
+    }
+
+    /// The broker has its epoch.
+    pub fn note_registered(&self, incarnation: Uuid, broker_epoch: i64) -> io::Result<()> {
+        self.note_boot(&BootNote { broker_epoch, incarnations: vec![incarnation] })
+    }
+
+    fn note_boot(&self, note: &BootNote) -> io::Result<()> {
         let Some(id) = self.disk.boot_id() else { return Ok(()) };
-        checkpoint::replace(&*self.disk, &self.path.join(BOOT_ID), format!("{id}\n{broker_epoch}\n").as_bytes())
+        let mut text = format!("{id}\n{}\n", note.broker_epoch);
+        for incarnation in note.incarnations.iter().rev().take(INCARNATIONS_MAX) {
+            text.push_str(&format!("{incarnation}\n"));
+        }
+        checkpoint::replace(&*self.disk, &self.path.join(BOOT_ID), text.as_bytes())
     }
 }
 
-fn last_run_of_boot(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
+fn last_run_of_boot(disk: &dyn Disk, dir: &Path) -> io::Result<Option<BootNote>> {
     let path = dir.join(BOOT_ID);
     let (Some(id), true) = (disk.boot_id(), disk.exists(&path)) else { return Ok(None) };
     let bytes = disk.read(&path)?;
@@ -267,7 +303,10 @@ fn last_run_of_boot(disk: &dyn Disk, dir: &Path) -> io::Result<Option<i64>> {
     if lines.next() != Some(id.as_str()) {
         return Ok(None);
     }
-    Ok(Some(lines.next().and_then(|line| line.parse().ok()).unwrap_or(-1)))
+    let broker_epoch = lines.next().and_then(|line| line.parse().ok()).unwrap_or(-1);
+    let mut incarnations: Vec<Uuid> = lines.take(INCARNATIONS_MAX).filter_map(Uuid::parse).collect();
+    incarnations.reverse();
+    Ok(Some(BootNote { broker_epoch, incarnations }))
 }
 
 /// From `{"version":0,"brokerEpoch":N}`; other content means that the epoch is unknown, not that the stop was unclean.
