@@ -5,7 +5,7 @@
 //! the segment when in doubt.
 
 use std::io::{self, IoSlice};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::disk::{Disk, OpenMode};
 
@@ -209,10 +209,6 @@ impl<E: IndexEntry> Index<E> {
         self.entries.truncate(len);
         self.written = self.written.min(len);
         self.unseal(disk)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

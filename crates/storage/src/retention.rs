@@ -31,12 +31,7 @@ impl Log {
         let was_sealed = self.segments.len();
         let segment = self.segments.last_entry().expect("the offset lies in a segment").into_mut();
         let base = segment.base_offset;
-        if !segment.index.is_loaded() {
-            segment.index.load(&*self.disk);
-        }
-        if !segment.time_index.is_loaded() {
-            segment.time_index.load(&*self.disk);
-        }
+        segment.load_index().and_then(|()| segment.load_time_index()).map_err(failed)?;
         let at = segment.position_of(offset).map_err(failed)?;
         segment.truncate(at, offset).map_err(failed)?;
         debug_assert!(was_sealed > 0);

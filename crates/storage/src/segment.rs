@@ -196,7 +196,7 @@ impl Segment {
             let i = self.tail.partition_point(|b| b.next_offset <= offset);
             return Ok(self.tail.get(i).copied());
         }
-        self.ensure_index()?;
+        self.load_index()?;
         let mut at = self.index.floor(offset);
         while let Some(header) = self.header_at(at)? {
             if header.last_offset() >= offset {
@@ -207,14 +207,40 @@ impl Segment {
         Ok(None)
     }
 
-    fn ensure_index(&mut self) -> io::Result<()> {
-        if !self.index.is_loaded() && !self.index.load(&*self.disk) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("{} is damaged", self.index.path().display()),
-            ));
+    /// Reads the index of a segment that was opened from disk, if it is not there yet.
+    pub fn load_index(&mut self) -> io::Result<()> {
+        let is_there = self.index.is_loaded() || self.index.load(&*self.disk);
+        let is_usable = is_there && self.index.last().is_none_or(|last| last.at < self.size.max(1));
+        if is_usable { Ok(()) } else { self.rebuild_indexes() }
+    }
+
+    pub fn load_time_index(&mut self) -> io::Result<()> {
+        let is_there = self.time_index.is_loaded() || self.time_index.load(&*self.disk);
+        if is_there { Ok(()) } else { self.rebuild_indexes() }
+    }
+
+    /// Indexes are no part of a flush: what power has damaged of them is made again from the batches.
+    fn rebuild_indexes(&mut self) -> io::Result<()> {
+        tracing::warn!(segment = %self.path.display(), "damaged indexes are made again");
+        let size = self.size;
+        let config = LogConfig::default();
+        let (tail, reserved) = (std::mem::take(&mut self.tail), self.reserved);
+        self.forget();
+        while self.size < size {
+            let at = std::mem::replace(&mut self.size, size);
+            let header = self.header_at(at)?;
+            self.size = at;
+            match header {
+                Some(header) => self.note(&header, &config)?,
+                None => break,
+            }
         }
-        Ok(())
+        (self.size, self.tail, self.reserved) = (size, tail, reserved);
+        if let Some(max) = self.max_timestamp {
+            self.time_index.maybe_append(&*self.disk, max)?;
+        }
+        self.index.seal(&*self.disk)?;
+        self.time_index.seal(&*self.disk)
     }
 
     /// The position of `offset`'s batch, or the segment's end.
@@ -268,9 +294,7 @@ impl Segment {
 
     /// The first batch whose largest timestamp is at or above `timestamp`, from the time index on.
     pub fn batch_at_timestamp(&mut self, timestamp: i64) -> io::Result<Option<(u32, BatchHeader)>> {
-        if !self.time_index.is_loaded() {
-            self.time_index.load(&*self.disk);
-        }
+        self.load_time_index()?;
         let mut at = match self.time_index.floor(timestamp) {
             Some(offset) => self.position_of(offset)?,
             None => 0,
@@ -287,8 +311,8 @@ impl Segment {
     /// The largest timestamp of the segment; read from the time index for segments opened from disk.
     pub fn largest_timestamp(&mut self) -> Option<Stamp> {
         if self.max_timestamp.is_none() && self.size > 0 {
-            if !self.time_index.is_loaded() {
-                self.time_index.load(&*self.disk);
+            if let Err(error) = self.load_time_index() {
+                tracing::error!(segment = %self.path.display(), %error, "cannot read the time index");
             }
             self.max_timestamp = self.time_index.last().copied();
         }
