@@ -6,19 +6,18 @@ use protocol::api::ApiKey;
 use protocol::codec::{Message, Request};
 use protocol::error::ErrorCode;
 use protocol::header::{decode_response, encode_request};
-use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::messages::MetadataRequest;
 use protocol::messages::metadata_request::MetadataRequestTopic;
-use protocol::messages::{CreateTopicsRequest, MetadataRequest};
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
 use crate::checkers::Checkers;
 use crate::consumer::Consumer;
+use crate::creator::Creator;
 use crate::producer::Producer;
 
 pub const TOPIC: &str = "journal";
 pub const PARTITIONS: i32 = 2;
-pub const CREATE_VERSION: i16 = 7;
 const METADATA_VERSION: i16 = 13;
 
 /// Given up after this long; the connection with it.
@@ -46,7 +45,7 @@ pub struct Question {
 }
 
 pub enum Role {
-    Creator { is_done: bool },
+    Creator(Creator),
     Producer(Producer),
     Consumer(Consumer),
 }
@@ -102,8 +101,10 @@ impl Client {
             return;
         }
         let question = match (&mut self.role, &self.directory) {
-            (Role::Creator { is_done: true }, _) => return,
-            (Role::Creator { .. }, _) => create_topic(),
+            (Role::Creator(creator), _) => match creator.next_question(now) {
+                Ok(question) => question,
+                Err(at_ms) => return self.acts.push(Act::WakeAt(at_ms)),
+            },
             (_, None) => metadata(),
             (Role::Producer(producer), Some(directory)) => match producer.next_question(directory, now) {
                 Ok(question) => question,
@@ -142,7 +143,7 @@ impl Client {
         }
         let result = match (asked.key, &mut self.role) {
             (ApiKey::Metadata, _) => self.on_metadata(frame),
-            (ApiKey::CreateTopics, Role::Creator { is_done }) => on_created(frame).map(|()| *is_done = true),
+            (ApiKey::CreateTopics, Role::Creator(creator)) => creator.on_answer(frame, now),
             (key, Role::Producer(producer)) => producer.on_answer(key, frame, now, checkers),
             (ApiKey::Fetch, Role::Consumer(consumer)) => consumer.on_answer(frame, checkers),
             (key, _) => Err(format!("nobody has asked for {}", key.name())),
@@ -198,21 +199,6 @@ pub fn frame<M: Message>(key: ApiKey, version: i16, message: &M) -> Vec<u8> {
 
 pub fn decoded<'a, R: Request>(frame: &'a [u8], version: i16) -> Result<R::Response<'a>, String> {
     decode_response::<R>(frame, version).map(|(_, response)| response).map_err(|error| error.to_string())
-}
-
-fn create_topic() -> Question {
-    let topic =
-        CreatableTopic { name: TOPIC.into(), num_partitions: PARTITIONS, replication_factor: 3, ..Default::default() };
-    let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 1_000, ..Default::default() };
-    let frame = frame(ApiKey::CreateTopics, CREATE_VERSION, &request);
-    Question { leader_of: None, key: ApiKey::CreateTopics, frame }
-}
-
-fn on_created(frame: &[u8]) -> Result<(), String> {
-    let response = decoded::<CreateTopicsRequest<'_>>(frame, CREATE_VERSION)?;
-    let code = response.topics.first().map_or(-1, |topic| topic.error_code);
-    // The answer to an earlier try may have been lost.
-    if ErrorCode::from_i16(code) == ErrorCode::TopicAlreadyExists { Ok(()) } else { accept(code) }
 }
 
 fn metadata() -> Question {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -175,18 +176,30 @@ impl SimDisk {
     /// The contents of files with this ending in a directory, in name order.
     pub fn files_with(&self, dir: &Path, ending: &str) -> Vec<Vec<u8>> {
         let tree = self.tree();
-        let is_one = |path: &Path| path.parent() == Some(dir) && path.as_os_str().to_string_lossy().ends_with(ending);
-        tree.files.iter().filter(|(path, _)| is_one(path)).map(|(_, file)| file.content().data.clone()).collect()
+        let files = children(&tree.files, dir).filter(|(path, _)| path.as_os_str().to_string_lossy().ends_with(ending));
+        files.map(|(_, file)| file.content().data.clone()).collect()
     }
 }
 
 impl Tree {
     fn sync_names(&mut self, dir: &Path) {
-        self.synced_names.retain(|path, _| path.parent() != Some(dir));
-        let now = self.files.iter().filter(|(path, _)| path.parent() == Some(dir));
-        let now: Vec<(PathBuf, SimFile)> = now.map(|(path, file)| (path.clone(), file.clone())).collect();
+        let gone: Vec<PathBuf> = children(&self.synced_names, dir).map(|(path, _)| path.clone()).collect();
+        for path in gone {
+            self.synced_names.remove(&path);
+        }
+        let now: Vec<(PathBuf, SimFile)> =
+            children(&self.files, dir).map(|(path, file)| (path.clone(), file.clone())).collect();
         self.synced_names.extend(now);
     }
+}
+
+/// Files right in a directory. A map is ordered as paths are: what is below a directory lies together.
+fn children<'a>(
+    files: &'a BTreeMap<PathBuf, SimFile>,
+    dir: &'a Path,
+) -> impl Iterator<Item = (&'a PathBuf, &'a SimFile)> {
+    let below = files.range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded));
+    below.take_while(move |(path, _)| path.starts_with(dir)).filter(move |(path, _)| path.parent() == Some(dir))
 }
 
 fn missing(path: &Path) -> io::Error {
@@ -217,7 +230,7 @@ impl Disk for SimDisk {
         }
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let dirs = tree.dirs.iter().filter(|dir| dir.parent() == Some(path));
-        let files = tree.files.iter().filter(|(file, _)| file.parent() == Some(path));
+        let files = children(&tree.files, path);
         let mut out: Vec<DirEntry> = dirs.map(|dir| DirEntry { name: name(dir), is_dir: true, len: 0 }).collect();
         out.extend(files.map(|(path, file)| DirEntry { name: name(path), is_dir: false, len: file.content().len }));
         out.sort_by(|a, b| a.name.cmp(&b.name));

@@ -6,7 +6,9 @@
 mod checkers;
 mod client;
 mod consumer;
+mod creator;
 mod disk;
+mod faults;
 mod life;
 mod mutations;
 mod network;

@@ -32,7 +32,7 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation { name: "ignore-divergence", seeds: 40, plant: |m| m.replication.ignore_divergence = true },
     Mutation { name: "accept-duplicates", seeds: 20, plant: |m| m.replication.accept_duplicates = true },
-    Mutation { name: "vote-not-persisted", seeds: 40, plant: |m| m.raft.vote_not_persisted = true },
+    Mutation { name: "vote-not-persisted", seeds: 200, plant: |m| m.raft.vote_not_persisted = true },
     Mutation { name: "vote-ignores-log", seeds: 40, plant: |m| m.raft.vote_ignores_log = true },
     Mutation { name: "ack-before-flush", seeds: 40, plant: |m| m.raft.ack_before_flush = true },
     Mutation { name: "commit-without-majority", seeds: 40, plant: |m| m.raft.commit_without_majority = true },

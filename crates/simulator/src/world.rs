@@ -40,6 +40,12 @@ pub struct Host {
     not_before_ms: i64,
 }
 
+impl Host {
+    pub fn has_topic(&self, name: &str) -> bool {
+        self.node.as_ref().is_some_and(|node| node.image().topics.values().any(|topic| topic.name == name))
+    }
+}
+
 enum Event {
     Dial(PipeId),
     /// What comes next on a connection, to one of its ends.
