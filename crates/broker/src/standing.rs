@@ -4,6 +4,7 @@ use protocol::api::ApiKey;
 use protocol::messages::broker_registration_request::{Feature, Listener};
 use protocol::messages::{BrokerHeartbeatResponse, BrokerRegistrationRequest, BrokerRegistrationResponse};
 use protocol::time::Now;
+use protocol::wire::UnknownTags;
 
 use crate::control::ControlOp;
 use crate::lifecycle::{Ask, State};
@@ -50,11 +51,16 @@ impl Node {
         // have to choose its leaders blindly.
         let epochs = || dirs.clone().map(storage::LogDir::intact_broker_epoch);
         let first = epochs().next().unwrap_or(-1);
-        // A registration whose answer never came is an incarnation's last trace.
-        let registered = self.image.brokers.get(&self.config.node_id);
-        let last = registered.filter(|broker| dirs.clone().all(|dir| dir.is_intact_since(broker.incarnation)));
+        // A registration whose answer never came leaves an epoch that nobody has noted: the controller may know one of
+        // the incarnations that have asked.
+        let mut incarnations = dirs.clone().next().map(|dir| dir.intact_incarnations().to_vec()).unwrap_or_default();
+        incarnations.retain(|incarnation| dirs.clone().all(|dir| dir.intact_incarnations().contains(incarnation)));
+        let incarnations: Vec<u8> = incarnations.iter().flat_map(|incarnation| incarnation.0).collect();
+        let unknown_tags = match incarnations.is_empty() {
+            true => UnknownTags::default(),
+            false => UnknownTags::one(metadata::INTACT_INCARNATIONS_TAG, &incarnations),
+        };
         let previous_broker_epoch = match lifecycle.broker_epoch {
-            -1 if last.is_some() => last.map_or(-1, |broker| broker.epoch),
             -1 if epochs().all(|e| e == first) => first,
             -1 => -1,
             own => own,
@@ -70,6 +76,7 @@ impl Node {
             rack: self.config.broker_rack.clone().map(Into::into),
             log_dirs,
             previous_broker_epoch,
+            unknown_tags,
             ..Default::default()
         }
     }

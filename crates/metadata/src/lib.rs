@@ -6,6 +6,6 @@ pub mod features;
 pub mod image;
 mod snapshot;
 
-pub use controller::{Bootstrap, Controller, ControllerResult, ControllerSettings};
+pub use controller::{Bootstrap, Controller, ControllerResult, ControllerSettings, INTACT_INCARNATIONS_TAG};
 pub use features::MetadataVersion;
 pub use image::{ConfigResource, MetadataDelta, MetadataImage, NO_LEADER, ReplayError};

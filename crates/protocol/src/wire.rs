@@ -226,6 +226,13 @@ impl Default for Records<'_> {
 pub struct UnknownTags(Option<Box<Vec<(u32, Vec<u8>)>>>);
 
 impl UnknownTags {
+    /// A field of our own in a message of Kafka's, which others take for one of a version to come.
+    pub fn one(tag: u32, bytes: &[u8]) -> Self {
+        let mut tags = Self::default();
+        tags.push(tag, bytes);
+        tags
+    }
+
     /// In the order of their numbers, none of which the struct knows: [`Writer::tag_count`] relies on both.
     pub(crate) fn push(&mut self, tag: u32, bytes: &[u8]) {
         self.0.get_or_insert_default().push((tag, bytes.to_vec()));

@@ -35,7 +35,7 @@ pub fn live(seed: u64, mutations: Mutations, is_printed: bool) -> Outcome {
         world.start(id);
     }
     // Every fourth life has topics only, and machines that lose power as they like.
-    let has_records = seed % 4 != 0;
+    let has_records = !seed.is_multiple_of(4);
     let creator = if has_records { Creator::of_one() } else { Creator::of_many(seed) };
     world.add_client(Client::new(Role::Creator(creator), NODES, seed));
     if has_records {

@@ -222,9 +222,9 @@ impl LogDir {
         }
     }
 
-    /// Whether this incarnation used the directory last, and nothing of what it wrote can have been lost since.
-    pub fn is_intact_since(&self, incarnation: Uuid) -> bool {
-        self.same_boot.as_ref().is_some_and(|note| note.incarnations.contains(&incarnation))
+    /// Who used the directory last, and nothing of what they wrote can have been lost since.
+    pub fn intact_incarnations(&self) -> &[Uuid] {
+        self.same_boot.as_ref().map_or(&[], |note| &note.incarnations)
     }
 
     /// Replica directories and the like, in name order.

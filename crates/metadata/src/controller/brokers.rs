@@ -18,6 +18,10 @@ enum ControlState {
     ShutdownNow,
 }
 
+/// A tagged field of a BrokerRegistration between nodes of Zwirn: the incarnations of the broker whose writes are all
+/// there, though they stopped without writing that down. Kafka skips it, as every field that it does not know.
+pub const INTACT_INCARNATIONS_TAG: u32 = 0x5a57;
+
 impl ControlState {
     fn is_fenced(self) -> bool {
         matches!(self, ControlState::Fenced | ControlState::ShutdownNow)
@@ -53,7 +57,9 @@ impl Controller {
                 record.broker_epoch = offset_next;
                 // Only the epoch that the broker wrote down when it stopped cleanly proves that nothing it
                 // acknowledged was lost (KIP-966).
-                let is_clean = existing.is_some_and(|b| b.epoch == request.previous_broker_epoch);
+                let is_clean = existing.is_some_and(|b| {
+                    b.epoch == request.previous_broker_epoch || names_as_intact(request, b.incarnation)
+                });
                 records = self.replicas_restarted(broker, is_clean);
             }
         }
@@ -389,4 +395,10 @@ fn register_broker_record(
         log_dirs: if has_directories { request.log_dirs.clone() } else { Vec::new() },
         ..Default::default()
     }
+}
+
+/// Whether the broker says that nothing of what this incarnation wrote was lost.
+fn names_as_intact(request: &BrokerRegistrationRequest<'_>, incarnation: Uuid) -> bool {
+    let named = request.unknown_tags.iter().find(|(tag, _)| *tag == INTACT_INCARNATIONS_TAG);
+    named.is_some_and(|(_, ids)| ids.chunks(16).any(|id| id == incarnation.0))
 }

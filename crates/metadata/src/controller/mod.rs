@@ -33,6 +33,7 @@ use protocol::time::Now;
 use protocol::wire::{Str, Uuid};
 
 pub use activation::Bootstrap;
+pub use brokers::INTACT_INCARNATIONS_TAG;
 use sessions::Sessions;
 
 use crate::config::NodeConfig;
