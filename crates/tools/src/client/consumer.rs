@@ -80,6 +80,20 @@ impl Consumer {
         self.positions.insert((topic.to_owned(), partition), offset);
     }
 
+    /// Stops reading all partitions.
+    pub fn unassign_all(&mut self) {
+        self.positions.clear();
+    }
+
+    /// The next offsets of the partitions that have one.
+    pub fn positions(&self) -> BTreeMap<TopicPartition, i64> {
+        self.positions.iter().filter_map(|(key, offset)| Some((key.clone(), (*offset)?))).collect()
+    }
+
+    pub fn reset(&self) -> Reset {
+        self.config.reset
+    }
+
     pub fn is_assigned(&self, topic: &str, partition: i32) -> bool {
         self.positions.contains_key(&(topic.to_owned(), partition))
     }

@@ -9,8 +9,11 @@ mod admin_more;
 mod connection;
 pub mod consumer;
 mod error;
+pub mod groups;
+pub mod member;
 mod metadata;
 pub mod producer;
+mod range;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,16 +1,20 @@
 //! `kafka-console-consumer`: prints records.
 //!
-//! DIFFERS: without `--partition` Kafka's tool joins a consumer group that nobody will use again. This one reads all
-//! partitions directly from their leaders, and commits nothing; `--group` is refused until there are groups.
+//! Without `--partition` it is a member of a consumer group, named or made up, as Kafka's tool is.
+//!
+//! DIFFERS: the member speaks the classic protocol whatever `group.protocol` says, and offers the range assignor only.
+//! Where a broker has no groups at all, a consumer without `--group` reads all partitions directly.
 
 pub mod formatter;
 mod options;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::consumer::{Consumer, Message};
+use crate::client::member::Member;
 use crate::client::{Client, ClientError, Topics};
 use crate::terminal::Terminal;
 use options::{Options, USAGE, Wanted};
@@ -41,9 +45,17 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, stop.clone());
     let _ = signal_hook::flag::register(signal_hook::consts::SIGTERM, stop.clone());
     let consumer = Consumer::new(Client::new(settings), options.fetch);
-    let mut run = Run { options, consumer, count: 0, last_record: Instant::now(), refreshed: None, warned: false };
+    let member = match options.wanted {
+        Wanted::Partition(..) => None,
+        _ => Some(Member::new(options.member.clone())),
+    };
+    let mut run =
+        Run { options, consumer, member, count: 0, last_record: Instant::now(), refreshed: None, warned: false };
     let end = run.read(&stop, terminal);
     let _ = terminal.out.flush();
+    if let Some(member) = &mut run.member {
+        member.leave(&mut run.consumer);
+    }
     match end {
         End::Done => {}
         End::Failed(exception) => {
@@ -75,6 +87,8 @@ enum End {
 struct Run {
     options: Options,
     consumer: Consumer,
+    /// `None`: reads partitions directly.
+    member: Option<Member>,
     count: u64,
     last_record: Instant,
     refreshed: Option<Instant>,
@@ -88,7 +102,7 @@ impl Run {
             if let Err(error) = self.maybe_assign() {
                 return End::Failed(error.exception());
             }
-            match self.poll(terminal) {
+            match self.turn().and_then(|ready| if ready { self.poll(terminal) } else { Ok(None) }) {
                 Ok(None) => {}
                 Ok(Some(end)) => return end,
                 Err(error) => return End::Failed(error.exception()),
@@ -101,6 +115,20 @@ impl Run {
             }
         }
         End::Done
+    }
+
+    /// Lets the member do its part; true if there may be something to read.
+    fn turn(&mut self) -> Result<bool, ClientError> {
+        let Some(member) = &mut self.member else { return Ok(true) };
+        match member.turn(&mut self.consumer) {
+            // A broker without a coordinator: the partitions can be read all the same.
+            Err(ClientError::Unsupported(_)) if !self.options.group_given => {
+                self.member = None;
+                self.refreshed = None;
+                Ok(false)
+            }
+            result => result,
+        }
     }
 
     /// One round of fetches; says if it is the last.
@@ -141,7 +169,9 @@ impl Run {
         }
         let result = match &self.options.wanted {
             Wanted::Partition(topic, ..) | Wanted::Topic(topic) => {
-                self.consumer.client.refresh_once(Topics::Named(&[topic.as_str()]), true)
+                let watched = self.member.iter().flat_map(Member::watched).filter(|other| *other != topic);
+                let names: Vec<&str> = [topic.as_str()].into_iter().chain(watched).collect();
+                self.consumer.client.refresh_once(Topics::Named(&names), true)
             }
             Wanted::Matching(_) => self.consumer.client.refresh_once(Topics::All, false),
         };
@@ -193,6 +223,16 @@ impl Run {
                 }
                 _ => assign.extend(topic.partitions.keys().map(|partition| (name.clone(), *partition, None))),
             }
+        }
+        if let Some(member) = &mut self.member {
+            let mut topics: BTreeSet<String> = assign.into_iter().map(|(topic, ..)| topic).collect();
+            // A topic that is yet to come is subscribed to as well.
+            if let Wanted::Topic(topic) = &self.options.wanted {
+                topics.insert(topic.clone());
+            }
+            member.subscribe(topics, &mut self.consumer);
+            member.check_partitions(&mut self.consumer);
+            assign = vec![];
         }
         for (topic, partition, offset) in assign {
             if !self.consumer.is_assigned(&topic, partition) {

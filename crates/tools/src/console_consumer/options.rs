@@ -6,17 +6,20 @@ use regex_lite::Regex;
 
 use super::formatter::Formatter;
 use crate::client::consumer::{FetchConfig, Reset};
+use crate::client::member::MemberConfig;
 use crate::client::{ClientError, Settings};
 use crate::jopt::{Parsed, Stop, Usage, flag, key_values, value};
 use crate::props::Props;
+use crate::random::rng;
 use crate::terminal::Terminal;
 
 pub const USAGE: Usage = Usage {
     about: "Prints the records of topics, from now on or from their beginning.\n\
-            Without --partition it reads all partitions directly and commits nothing: there are no consumer groups yet.",
+            Without --partition it is a member of a group: of --group, or of one of its own that nobody else uses.",
     examples: &[
         "zwirn console-consumer --bootstrap-server localhost:9092 --topic orders --from-beginning",
         "zwirn console-consumer --bootstrap-server localhost:9092 --topic orders --partition 0 --offset 42 --max-messages 1",
+        "zwirn console-consumer --bootstrap-server localhost:9092 --topic orders --group billing",
         "zwirn console-consumer --bootstrap-server localhost:9092 --topic orders --formatter-property print.key=true",
     ],
     options: &[
@@ -28,7 +31,10 @@ pub const USAGE: Usage = Usage {
         flag("from-beginning", "Start with the oldest record rather than with the next."),
         value("max-messages", "Stop after so many records."),
         value("timeout-ms", "Stop when no record came for so long."),
-        value("group", "Consumer group; refused so far."),
+        value(
+            "group",
+            "Consumer group to join. It goes on where the group has left off, and commits every five seconds.",
+        ),
         value("isolation-level", "read_uncommitted (default), or read_committed to leave out aborted transactions."),
         value(
             "formatter",
@@ -67,6 +73,10 @@ pub struct Options {
     pub max_messages: Option<u64>,
     pub timeout: Option<Duration>,
     pub skip_errors: bool,
+    /// How to be a member of a group; not used with `--partition`.
+    pub member: MemberConfig,
+    /// The group was named, rather than made up.
+    pub group_given: bool,
     bootstrap: String,
     props: Props,
 }
@@ -80,11 +90,7 @@ impl Options {
         if group.is_some() && partition.is_some() {
             return Err(Stop::Usage("Options group and partition cannot be specified together.".to_owned()));
         }
-        if let Some(group) = group {
-            return Err(Stop::Message(format!(
-                "--group {group}: consumer groups do not exist yet; leave --group out to read all partitions without one"
-            )));
-        }
+        let member = member(group, &props)?;
         let (reset, offset) = start(parsed, &props)?;
         let topic = parsed.get("topic")?.map(str::to_owned);
         let wanted = match (topic, partition, parsed.get("include")?) {
@@ -114,6 +120,8 @@ impl Options {
             max_messages: max.and_then(|max| u64::try_from(max).ok()),
             timeout: timeout.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
             skip_errors: parsed.has("skip-message-on-error"),
+            group_given: group.is_some(),
+            member,
             bootstrap: parsed.get("bootstrap-server")?.unwrap_or_default().to_owned(),
             props,
         })
@@ -123,10 +131,35 @@ impl Options {
         self.props.check_supported().map_err(ClientError::Bootstrap)?;
         let client_id = self.props.get("client.id").unwrap_or("console-consumer");
         let mut settings = Settings::new(&self.bootstrap, client_id)?;
-        settings.warn_as = Some(format!("Consumer clientId={client_id}, groupId=null"));
+        let group = if matches!(self.wanted, Wanted::Partition(..)) { "null" } else { &self.member.group };
+        settings.warn_as = Some(format!("Consumer clientId={client_id}, groupId={group}"));
         settings.apply(&self.props)?;
         Ok(settings)
     }
+}
+
+/// Kafka's defaults. A group that was made up commits nothing: nobody will ask for its offsets.
+fn member(group: Option<&str>, props: &Props) -> Result<MemberConfig, Stop> {
+    let int = |key: &str, default: i32| {
+        props.number::<i32>(key, "INT").map(|given| given.unwrap_or(default)).map_err(Stop::Message)
+    };
+    let ms = |key: &str, default: u64| {
+        let given = props.number::<u64>(key, "INT").map_err(Stop::Message)?;
+        Ok::<_, Stop>(Duration::from_millis(given.unwrap_or(default)))
+    };
+    let commits = props.bool("enable.auto.commit", group.is_some());
+    let interval = ms("auto.commit.interval.ms", 5_000)?;
+    Ok(MemberConfig {
+        group: match group {
+            Some(group) => group.to_owned(),
+            None => format!("console-consumer-{}", rng().u32(0..100_000)),
+        },
+        instance_id: props.get("group.instance.id").map(str::to_owned),
+        session_timeout_ms: int("session.timeout.ms", 45_000)?,
+        rebalance_timeout_ms: int("max.poll.interval.ms", 300_000)?,
+        heartbeat: ms("heartbeat.interval.ms", 3_000)?,
+        auto_commit: commits.then_some(interval),
+    })
 }
 
 fn required(parsed: &Parsed) -> Result<(), Stop> {
@@ -258,7 +291,8 @@ mod tests {
         assert_eq!(stop(&["--topic", "t", "--partition", "0", "--offset", "earliest"]), None);
         assert!(stop(&["--topic", "t", "--partition", "0", "--offset", "-3"]).is_some());
         assert!(stop(&["--topic", "t", "--partition", "0", "--offset", "1", "--from-beginning"]).is_some());
-        assert!(stop(&["--topic", "t", "--group", "g"]).is_some());
+        assert_eq!(stop(&["--topic", "t", "--group", "g"]), None);
+        assert!(stop(&["--topic", "t", "--group", "g", "--partition", "0"]).is_some());
         assert!(
             stop(&["--topic", "t", "--from-beginning", "--command-property", "auto.offset.reset=latest"]).is_some()
         );
