@@ -9,10 +9,12 @@ mod config;
 mod configs;
 mod console_consumer;
 mod console_producer;
+mod consumer_groups;
 mod delete_records;
 pub mod dump_log;
 mod features;
 mod get_offsets;
+mod groups;
 mod java;
 mod jopt;
 mod leader_election;
@@ -52,6 +54,8 @@ pub const TOOLS: &[Tool] = &[
     tool("storage", "kafka-storage", "format a node's directories, show what is in them", storage::main),
     tool("console-producer", "kafka-console-producer", "send lines as records", console_producer::main),
     tool("console-consumer", "kafka-console-consumer", "print records", console_consumer::main),
+    tool("consumer-groups", "kafka-consumer-groups", "show groups of consumers, their lag", consumer_groups::main),
+    tool("groups", "kafka-groups", "list groups of every type", groups::main),
     tool("get-offsets", "kafka-get-offsets", "show offsets of partitions", get_offsets::main),
     tool("metadata-quorum", "kafka-metadata-quorum", "show the quorum of controllers", quorum::main),
     tool("cluster", "kafka-cluster", "show the cluster's id and nodes", cluster::main),
