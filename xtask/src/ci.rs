@@ -28,6 +28,10 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     stages.run("unit tests", |root| cargo(root, &["test", "--quiet", "--workspace"]));
     stages.run("oracle", oracle::stage);
     stages.run("simulator", simulator);
+    // Checkers that notice nothing would pass every seed.
+    stages.run("planted faults", |root| {
+        cargo(root, &["run", "--quiet", "--release", "-p", "simulator", "--", "--mutations"])
+    });
     stories::run(&mut stages);
     stages.finish()
 }

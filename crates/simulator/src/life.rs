@@ -40,6 +40,9 @@ pub fn live(seed: u64, mutations: Mutations, is_printed: bool) -> Outcome {
     world.add_client(Client::new(Role::Creator(creator), NODES, seed));
     if has_records {
         add_readers_and_writers(&mut world, seed);
+    } else {
+        // Disks so slow that whoever does not wait for them is caught.
+        world.flush_ms = (0, 1 + world.rng.i64(0..200));
     }
     let start = world.now.mono_ms;
     begin(&mut world);

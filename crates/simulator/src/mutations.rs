@@ -22,7 +22,7 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "truncate-to-high-watermark",
-        seeds: 40,
+        seeds: 300,
         plant: |m| m.replication.truncate_to_high_watermark = true,
     },
     Mutation {
@@ -34,7 +34,7 @@ pub const MUTATIONS: &[Mutation] = &[
     Mutation { name: "accept-duplicates", seeds: 20, plant: |m| m.replication.accept_duplicates = true },
     Mutation { name: "vote-not-persisted", seeds: 200, plant: |m| m.raft.vote_not_persisted = true },
     Mutation { name: "vote-ignores-log", seeds: 40, plant: |m| m.raft.vote_ignores_log = true },
-    Mutation { name: "ack-before-flush", seeds: 40, plant: |m| m.raft.ack_before_flush = true },
+    Mutation { name: "ack-before-flush", seeds: 400, plant: |m| m.raft.ack_before_flush = true },
     Mutation { name: "commit-without-majority", seeds: 40, plant: |m| m.raft.commit_without_majority = true },
 ];
 
