@@ -33,7 +33,7 @@ impl Broker<'_> {
         }
     }
 
-    fn format(&self, config: &Path) -> Command {
+    pub fn format(&self, config: &Path) -> Command {
         let mut command = match self {
             Broker::Zwirn(binary) => {
                 let mut command = Command::new(binary);
@@ -46,7 +46,7 @@ impl Broker<'_> {
         command
     }
 
-    fn server(&self, config: &Path) -> Command {
+    pub fn server(&self, config: &Path) -> Command {
         let mut command = match self {
             Broker::Zwirn(binary) => {
                 let mut command = Command::new(binary);

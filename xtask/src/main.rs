@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod cluster;
 mod codegen;
+mod conversations;
 mod deny;
 mod jars;
 mod oracle;
@@ -22,6 +23,7 @@ usage: cargo xtask <command>
   jars                    Apache Kafka's jars into target/kafka, for tests and comparisons
   oracle [--values N] [--seed S] [--only MESSAGE]
                           Kafka's own classes and our codec have to make the same of the same bytes
+  conversations [NAME]... the same requests to Apache Kafka and to Zwirn, and the answers compared
   deny                    licences and advisories, by cargo-deny
   swap [--steps N] [--seed N]
                           nodes of Apache Kafka and of Zwirn take each other's places, at random, under a producer
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         ["codegen", "--check"] => codegen::run(&root, true),
         ["jars"] => jars::run(&root),
         ["oracle", ref rest @ ..] => oracle::run(&root, rest),
+        ["conversations", ref names @ ..] => conversations::run(&root, names),
         ["deny"] => deny::run(&root),
         ["swap", ref rest @ ..] => stories::swap(&root, rest),
         ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),

@@ -97,19 +97,23 @@ pub fn swap(root: &Path, args: &[&str]) -> Result<(), String> {
 }
 
 impl Env {
-    /// Builds the release binary, unless `ZWIRN_BINARY` names another that understands the same commands.
     fn new(root: &Path) -> Result<Env, String> {
-        let target = stages::target_dir(root);
-        let binary = match std::env::var_os("ZWIRN_BINARY") {
-            Some(binary) => PathBuf::from(binary),
-            None => {
-                stages::cargo(root, &["build", "--quiet", "--release", "-p", "zwirn"])?;
-                target.join("release/zwirn")
-            }
-        };
-        let binary = binary.canonicalize().map_err(|e| format!("{}: {e}", binary.display()))?;
-        Ok(Env { binary, kafka: Kafka::get(root).map_err(|missing| missing.0), stories: target.join("stories") })
+        let binary = release_binary(root)?;
+        let stories = stages::target_dir(root).join("stories");
+        Ok(Env { binary, kafka: Kafka::get(root).map_err(|missing| missing.0), stories })
     }
+}
+
+/// Builds the release binary, unless `ZWIRN_BINARY` names another that understands the same commands.
+pub(crate) fn release_binary(root: &Path) -> Result<PathBuf, String> {
+    let binary = match std::env::var_os("ZWIRN_BINARY") {
+        Some(binary) => PathBuf::from(binary),
+        None => {
+            stages::cargo(root, &["build", "--quiet", "--release", "-p", "zwirn"])?;
+            stages::target_dir(root).join("release/zwirn")
+        }
+    };
+    binary.canonicalize().map_err(|e| format!("{}: {e}", binary.display()))
 }
 
 /// Asks until the answer is yes; the last "no" is the reason of the failure.

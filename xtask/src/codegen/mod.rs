@@ -1,7 +1,7 @@
 //! `cargo xtask codegen [--check]`: the Rust of every message, from the tables in `crates/protocol/schema`.
 
 mod emit;
-mod schema;
+pub mod schema;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,0 +1,312 @@
+//! Holds a conversation with one node.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::answer::{self, Seen};
+use super::codec::{Names, Schema, Value};
+use super::node::Node;
+use super::rules::Rules;
+use super::script::{self, Listener, Script, What};
+
+/// Nobody needs that long.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const AWAIT_MAX: Duration = Duration::from_secs(20);
+/// From here on an answer has been waited for, not merely been slow.
+const WAITED_FROM: Duration = Duration::from_millis(700);
+const ANSWER_BYTES_MAX: i32 = 100 << 20;
+
+/// An answer, and what it was an answer to.
+pub struct Said {
+    /// The step in the script.
+    pub step: usize,
+    pub api: String,
+    pub version: String,
+    pub line: usize,
+    pub lines: Vec<(String, String)>,
+}
+
+impl Said {
+    pub fn shown(&self) -> String {
+        let lines: String = self.lines.iter().map(|(path, value)| format!("    {path} = {value}\n")).collect();
+        format!("{} {} (line {})\n{lines}", self.api, self.version, self.line)
+    }
+}
+
+pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> Result<Vec<Said>, String> {
+    let mut talk = Talk {
+        schema,
+        rules,
+        node,
+        listener: Listener::Broker,
+        stream: None,
+        correlation_id: 0,
+        names: Names::default(),
+        seen: Seen::default(),
+        said: Vec::new(),
+    };
+    for (step, said) in script.steps.iter().enumerate() {
+        talk.step(step, said).map_err(|why| format!("{}", script::Wrong(said.line, why)))?;
+    }
+    Ok(talk.said)
+}
+
+struct Talk<'a> {
+    schema: &'a Schema,
+    rules: &'a Rules,
+    node: &'a Node,
+    listener: Listener,
+    stream: Option<TcpStream>,
+    correlation_id: i32,
+    names: Names,
+    seen: Seen,
+    said: Vec<Said>,
+}
+
+/// What comes back.
+enum Heard {
+    Frame(Vec<u8>),
+    Closed,
+    Nothing,
+}
+
+impl Talk<'_> {
+    fn step(&mut self, number: usize, step: &script::Step) -> Result<(), String> {
+        match &step.what {
+            What::Title(_) => {}
+            What::New => self.stream = None,
+            What::At(listener) => {
+                self.listener = *listener;
+                self.stream = None;
+            }
+            What::PauseMs(ms) => std::thread::sleep(Duration::from_millis(*ms)),
+            What::Await(topics) => topics.iter().try_for_each(|topic| self.until(topic, true))?,
+            What::Gone(topics) => topics.iter().try_for_each(|topic| self.until(topic, false))?,
+            What::Frame(bytes) => {
+                let whole = [&(bytes.len() as i32).to_be_bytes()[..], bytes].concat();
+                self.raw(number, step.line, &whole)?;
+            }
+            What::Bytes(bytes) => self.raw(number, step.line, bytes)?,
+            What::Request(request) => self.request(number, step.line, request)?,
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, step: usize, line: usize, request: &script::Request) -> Result<(), String> {
+        for version in self.versions(request)? {
+            self.names.variables.insert("v".to_owned(), version.to_string());
+            self.correlation_id += 1;
+            let frame = self.schema.request(&request.api, version, self.correlation_id, &request.body, &self.names)?;
+            let whole = [&(frame.len() as i32).to_be_bytes()[..], &frame].concat();
+            let started = Instant::now();
+            let mut heard = self.exchange(&whole, request.is_quiet)?;
+            let waited = started.elapsed() >= WAITED_FROM;
+            let mut lines = Vec::new();
+            if let Heard::Frame(frame) = &mut heard {
+                let value = self.decode(&request.api, version, frame)?;
+                if let Some(value) = value {
+                    for (name, path) in &request.lets {
+                        let found = find(&value, path).ok_or_else(|| format!("no {path} in the answer"))?;
+                        self.names.variables.insert(name.clone(), found);
+                    }
+                    self.learn_ids(&value);
+                    lines = answer::lines(&request.api, &value, self.rules, &mut self.seen);
+                } else {
+                    lines.push((request.api.clone(), format!("cannot be decoded: {frame:02x?}")));
+                }
+            }
+            if request.is_timed {
+                lines.push(("time".to_owned(), if waited { "waited for" } else { "at once" }.to_owned()));
+            }
+            self.note((step, line), (&request.api, version.to_string()), &heard, lines);
+        }
+        Ok(())
+    }
+
+    fn versions(&self, request: &script::Request) -> Result<Vec<i16>, String> {
+        let known = self.schema.message(&format!("{}Request", request.api))?.versions;
+        if request.versions == "all" {
+            return Ok((known.lo..=known.hi).collect());
+        }
+        let mut out = Vec::new();
+        for part in request.versions.split(',') {
+            let (lo, hi) = part.split_once('-').filter(|(lo, _)| !lo.is_empty()).unwrap_or((part, part));
+            let number = |s: &str| s.parse::<i16>().map_err(|_| format!("{:?} are no versions", request.versions));
+            out.extend(number(lo)?..=number(hi)?);
+        }
+        Ok(out)
+    }
+
+    /// The answer; that of ApiVersions may have version 0 whatever was asked.
+    fn decode(&self, api: &str, version: i16, frame: &[u8]) -> Result<Option<Value>, String> {
+        if frame.get(..4) != Some(&self.correlation_id.to_be_bytes()) {
+            return Ok(None);
+        }
+        let known = self.schema.message(&format!("{api}Response"))?.versions.contains(version);
+        let decoded = if known { self.schema.response(api, version, frame).ok() } else { None };
+        match decoded {
+            None if api == "ApiVersions" => Ok(self.schema.response(api, 0, frame).ok()),
+            decoded => Ok(decoded),
+        }
+    }
+
+    /// Ids of topics, wherever they stand beside a name.
+    fn learn_ids(&mut self, value: &Value) {
+        match value {
+            Value::List(items) => items.iter().for_each(|item| self.learn_ids(item)),
+            Value::Struct(fields) => {
+                let get = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v);
+                if let (Some(Value::Text(name)), Some(Value::Uuid(id))) = (get("Name"), get("TopicId")) {
+                    if *id != [0; 16] {
+                        self.names.topic_ids.insert(name.clone(), *id);
+                    }
+                }
+                fields.iter().for_each(|(_, field)| self.learn_ids(field));
+            }
+            _ => {}
+        }
+    }
+
+    fn raw(&mut self, step: usize, line: usize, bytes: &[u8]) -> Result<(), String> {
+        let heard = self.exchange(bytes, false)?;
+        let lines = match &heard {
+            Heard::Frame(frame) => {
+                let bytes: String = frame.iter().take(60).map(|b| format!("{b:02x}")).collect();
+                vec![("frame".to_owned(), format!("{} bytes: {bytes}", frame.len()))]
+            }
+            _ => Vec::new(),
+        };
+        self.note((step, line), ("bytes", String::new()), &heard, lines);
+        Ok(())
+    }
+
+    fn note(&mut self, at: (usize, usize), asked: (&str, String), heard: &Heard, mut lines: Vec<(String, String)>) {
+        let what = match heard {
+            Heard::Frame(_) => "an answer",
+            Heard::Closed => "the connection was closed",
+            Heard::Nothing => "no answer",
+        };
+        lines.insert(0, ("answer".to_owned(), what.to_owned()));
+        let ((step, line), (api, version)) = (at, asked);
+        self.said.push(Said { step, line, api: api.to_owned(), version, lines });
+    }
+
+    /// Sends bytes and waits for what comes. With `is_quiet` a second request shows that the first has no answer.
+    fn exchange(&mut self, bytes: &[u8], is_quiet: bool) -> Result<Heard, String> {
+        let port = match self.listener {
+            Listener::Broker => self.node.broker_port,
+            Listener::Controller => self.node.controller_port,
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let fail = |e: std::io::Error| format!("port {port}: {e}");
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => TcpStream::connect(address).map_err(fail)?,
+        };
+        stream.set_read_timeout(Some(ANSWER_MAX)).map_err(fail)?;
+        const PROBE_ID: i32 = -7;
+        if stream.write_all(bytes).is_err() {
+            return Ok(Heard::Closed);
+        }
+        if is_quiet {
+            let nothing = script::Node::Struct(String::new(), Vec::new());
+            let probe = self.schema.request("ApiVersions", 0, PROBE_ID, &nothing, &self.names)?;
+            let whole = [&(probe.len() as i32).to_be_bytes()[..], &probe].concat();
+            if stream.write_all(&whole).is_err() {
+                return Ok(Heard::Closed);
+            }
+        }
+        match read_frame(&mut stream) {
+            Ok(frame) if is_quiet && frame.get(..4) == Some(&PROBE_ID.to_be_bytes()) => {
+                self.stream = Some(stream);
+                Ok(Heard::Nothing)
+            }
+            Ok(frame) => {
+                if is_quiet {
+                    read_frame(&mut stream).map_err(fail)?;
+                }
+                self.stream = Some(stream);
+                Ok(Heard::Frame(frame))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(Heard::Nothing),
+            Err(_) => Ok(Heard::Closed),
+        }
+    }
+
+    /// Asks until the topic is there and its leaders answer, or until it is gone.
+    fn until(&mut self, topic: &str, wanted: bool) -> Result<(), String> {
+        let started = Instant::now();
+        loop {
+            let about = format!("{{Topics:[{{Name:{topic}}}] AllowAutoTopicCreation:false}}");
+            let value = self.ask("Metadata", 12, &about)?;
+            self.learn_ids(&value);
+            let is_there = find(&value, "Topics[0].ErrorCode").as_deref() == Some("0");
+            let leader = |i: usize| find(&value, &format!("Topics[0].Partitions[{i}].LeaderId"));
+            let leaders: Vec<String> = (0..).map_while(leader).collect();
+            // Apache Kafka's metadata runs ahead of its replicas.
+            let can_be_read = is_there && leaders.iter().all(|l| l == "1") && {
+                let part = |i: usize| format!("{{PartitionIndex:{i} Timestamp:-2}}");
+                let parts: String = (0..leaders.len()).map(part).collect();
+                let about = format!("{{ReplicaId:-1 Topics:[{{Name:{topic} Partitions:[{parts}]}}]}}");
+                let value = self.ask("ListOffsets", 7, &about)?;
+                let error = |i: usize| find(&value, &format!("Topics[0].Partitions[{i}].ErrorCode"));
+                (0..leaders.len()).all(|i| error(i).as_deref() == Some("0"))
+            };
+            if if wanted { can_be_read } else { !is_there } {
+                return Ok(());
+            }
+            if started.elapsed() > AWAIT_MAX {
+                return Err(format!("{topic} is not as awaited"));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn ask(&mut self, api: &str, version: i16, body: &str) -> Result<Value, String> {
+        let What::Request(request) = script::parse(api, &format!("{api} {version} {body}"))?.steps.remove(0).what
+        else {
+            return Err(format!("{body} is no request"));
+        };
+        self.correlation_id += 1;
+        let frame = self.schema.request(api, version, self.correlation_id, &request.body, &self.names)?;
+        let whole = [&(frame.len() as i32).to_be_bytes()[..], &frame].concat();
+        match self.exchange(&whole, false)? {
+            Heard::Frame(answer) => self.schema.response(api, version, &answer),
+            _ => Err(format!("no answer to {api}")),
+        }
+    }
+}
+
+fn read_frame(stream: &mut TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = i32::from_be_bytes(length);
+    if !(4..=ANSWER_BYTES_MAX).contains(&length) {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    let mut frame = vec![0; length as usize];
+    stream.read_exact(&mut frame)?;
+    Ok(frame)
+}
+
+/// The value at `Field[1].Field`.
+fn find(value: &Value, path: &str) -> Option<String> {
+    let mut value = value;
+    for part in path.split('.') {
+        let (name, index) =
+            part.split_once('[').map_or((part, None), |(n, i)| (n, i.trim_end_matches(']').parse().ok()));
+        let Value::Struct(fields) = value else { return None };
+        value = &fields.iter().find(|(n, _)| n == name)?.1;
+        if let Some(index) = index {
+            let index: usize = index;
+            let Value::List(items) = value else { return None };
+            value = items.get(index)?;
+        }
+    }
+    match value {
+        Value::Word(word) => Some(word.clone()),
+        Value::Text(text) => Some(text.clone()),
+        _ => None,
+    }
+}
