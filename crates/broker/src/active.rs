@@ -272,6 +272,7 @@ impl Node {
             return Ok(());
         };
         let controller = &mut active.controller;
+        let forwarded = !matches!(cx.reply.to, Destination::Client { .. });
         macro_rules! answer {
             ($request:ty, |$r:ident| $call:expr) => {{
                 let $r: $request = cx.decode(body)?;
@@ -306,9 +307,9 @@ impl Node {
             ApiKey::CreatePartitions => answer!(CreatePartitionsRequest<'_>, |r| controller.create_partitions(&r)),
             ApiKey::ElectLeaders => answer!(ElectLeadersRequest<'_>, |r| controller.elect_leaders(&r)),
             ApiKey::IncrementalAlterConfigs => {
-                answer!(IncrementalAlterConfigsRequest<'_>, |r| controller.incremental_alter_configs(&r))
+                answer!(IncrementalAlterConfigsRequest<'_>, |r| controller.incremental_alter_configs(&r, forwarded))
             }
-            ApiKey::AlterConfigs => answer!(AlterConfigsRequest<'_>, |r| controller.alter_configs(&r)),
+            ApiKey::AlterConfigs => answer!(AlterConfigsRequest<'_>, |r| controller.alter_configs(&r, forwarded)),
             ApiKey::UpdateFeatures => answer!(UpdateFeaturesRequest<'_>, |r| controller.update_features(&r)),
             ApiKey::AssignReplicasToDirs => {
                 answer!(AssignReplicasToDirsRequest, |r| controller.assign_replicas_to_dirs(&r))

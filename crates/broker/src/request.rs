@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use protocol::api::ApiKey;
-use protocol::codec::{Decode, decode_all};
+use protocol::codec::Decode;
 use protocol::error::ErrorCode;
 use protocol::header::decode_request_header;
 use protocol::messages::EnvelopeRequest;
@@ -27,8 +27,9 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Bytes behind the request are nobody's business: Kafka leaves them, too.
     pub fn decode<'a, M: Decode<'a>>(&self, body: &'a [u8]) -> Result<M, DecodeError> {
-        decode_all::<M>(body, self.reply.version)
+        M::decode(&mut Reader::new(body), self.reply.version)
     }
 }
 

@@ -241,6 +241,10 @@ impl Fetcher {
                 }
             }
         }
+        if response.session_id != self.session_id {
+            // The leader ended the session, as it does when nothing is left in it.
+            self.forget_session();
+        }
         Ok(())
     }
 

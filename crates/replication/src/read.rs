@@ -94,9 +94,11 @@ impl Partition {
     fn check_reader(&self, reader: Reader, claimed_epoch: i32) -> Result<(), ErrorCode> {
         self.check_epoch(claimed_epoch)?;
         match (&self.role, reader) {
-            (Role::Leader(_), Reader::Follower { id, .. }) if !self.is_replica(id) => {
-                Err(ErrorCode::UnknownLeaderEpoch)
-            }
+            // It may be a replica that this leader has not yet heard of; who claims no epoch is told to look again.
+            (Role::Leader(_), Reader::Follower { id, .. }) if !self.is_replica(id) => match claimed_epoch {
+                ..0 => Err(ErrorCode::NotLeaderOrFollower),
+                _ => Err(ErrorCode::UnknownLeaderEpoch),
+            },
             (Role::Leader(_), _) | (Role::Follower { .. }, Reader::Consumer { from_any_replica: true }) => Ok(()),
             _ => Err(ErrorCode::NotLeaderOrFollower),
         }

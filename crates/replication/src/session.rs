@@ -3,16 +3,20 @@
 //! A session knows which of its partitions may have something to say (`ready`), so that a fetch costs what has
 //! changed, not what is watched.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use protocol::error::ErrorCode;
 use protocol::time::Now;
+use protocol::wire::Uuid;
 
 use crate::PartitionKey;
 use crate::fetcher::next_epoch;
 
 /// A session not used for this long may make room for another (`min.incremental.fetch.session.eviction.ms`).
 const EVICTION_MS: i64 = 120_000;
+
+/// Partitions of topics that do not exist, in one session.
+const MISSING_MAX: usize = 1_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionId(pub i32);
@@ -44,11 +48,16 @@ pub struct FetchSession {
     pub uses_topic_ids: bool,
     epoch_next: i32,
     last_used_ms: i64,
-    partitions: BTreeMap<PartitionKey, SessionEntry>,
-    /// Partitions asked for by a topic id that is not (yet) known here: they are answered with an error each time.
-    ready: BTreeSet<PartitionKey>,
-    /// Where the next answer begins to look, so that one busy partition does not starve the ones behind it.
-    resume_at: Option<PartitionKey>,
+    /// Each with its place in the order in which answers look at them.
+    partitions: BTreeMap<PartitionKey, (u64, SessionEntry)>,
+    /// Partitions that may have something to say, by their places. Those asked for by a topic id that is not (yet)
+    /// known here are among them: they are answered with an error each time.
+    ready: BTreeMap<u64, PartitionKey>,
+    place_next: u64,
+    /// In a session by names: what the topics were called when they were asked for.
+    names: BTreeMap<Uuid, String>,
+    /// In a session by names: partitions of topics that do not exist.
+    missing: BTreeMap<(String, i32), SessionEntry>,
 }
 
 impl FetchSession {
@@ -59,33 +68,45 @@ impl FetchSession {
             epoch_next: 1,
             last_used_ms: 0,
             partitions: BTreeMap::new(),
-            ready: BTreeSet::new(),
-            resume_at: None,
+            ready: BTreeMap::new(),
+            place_next: 0,
+            names: BTreeMap::new(),
+            missing: BTreeMap::new(),
         }
     }
 
     /// Adds or updates a partition; returns whether it is new here.
     pub fn put(&mut self, key: PartitionKey, entry: SessionEntry) -> bool {
-        self.ready.insert(key);
         match self.partitions.get_mut(&key) {
-            Some(known) => {
+            Some((place, known)) => {
                 if !known.asks_like(&entry) {
                     let told = (known.sent_high_watermark, known.sent_log_start);
                     *known = SessionEntry { sent_high_watermark: told.0, sent_log_start: told.1, ..entry };
                 }
+                self.ready.insert(*place, key);
                 false
             }
-            None => self.partitions.insert(key, entry).is_none(),
+            None => {
+                let place = self.next_place();
+                self.ready.insert(place, key);
+                self.partitions.insert(key, (place, entry)).is_none()
+            }
         }
     }
 
+    fn next_place(&mut self) -> u64 {
+        self.place_next += 1;
+        self.place_next
+    }
+
     pub fn forget(&mut self, key: PartitionKey) {
-        self.partitions.remove(&key);
-        self.ready.remove(&key);
+        if let Some((place, _)) = self.partitions.remove(&key) {
+            self.ready.remove(&place);
+        }
     }
 
     pub fn entry(&self, key: PartitionKey) -> Option<&SessionEntry> {
-        self.partitions.get(&key)
+        self.partitions.get(&key).map(|(_, entry)| entry)
     }
 
     pub fn keys(&self) -> impl Iterator<Item = PartitionKey> + '_ {
@@ -93,42 +114,89 @@ impl FetchSession {
     }
 
     pub fn len(&self) -> usize {
-        self.partitions.len()
+        self.partitions.len() + self.missing.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.partitions.is_empty()
+        self.partitions.is_empty() && self.missing.is_empty()
     }
 
     /// The partition changed: the next answer looks at it.
     pub fn touch(&mut self, key: PartitionKey) {
-        if self.partitions.contains_key(&key) {
-            self.ready.insert(key);
+        if let Some((place, _)) = self.partitions.get(&key) {
+            self.ready.insert(*place, key);
         }
     }
 
     /// Partitions that may have something to say, in the order in which to look at them.
     pub fn ready(&self) -> Vec<(PartitionKey, SessionEntry)> {
-        let from = self.resume_at.unwrap_or_default();
-        let order = self.ready.range(from..).chain(self.ready.range(..from));
-        order.filter_map(|key| Some((*key, *self.partitions.get(key)?))).collect()
+        self.ready.values().filter_map(|key| Some((*key, self.partitions.get(key)?.1))).collect()
     }
 
     /// A partition had nothing (more) to say; it is looked at again when it changes or is asked for.
     pub fn settle(&mut self, key: PartitionKey) {
-        self.ready.remove(&key);
+        if let Some((place, _)) = self.partitions.get(&key) {
+            self.ready.remove(place);
+        }
     }
 
     pub fn told(&mut self, key: PartitionKey, high_watermark: i64, log_start: i64) {
-        if let Some(entry) = self.partitions.get_mut(&key) {
+        if let Some((_, entry)) = self.partitions.get_mut(&key) {
             entry.sent_high_watermark = high_watermark;
             entry.sent_log_start = log_start;
         }
     }
 
-    /// The answer was full when it came to this partition: it goes first next time.
-    pub fn resume_at(&mut self, key: PartitionKey) {
-        self.resume_at = Some(key);
+    /// The partition had data: others go first next time, so that a busy one does not starve them.
+    pub fn move_back(&mut self, key: PartitionKey) {
+        let to = self.next_place();
+        let Some((place, _)) = self.partitions.get_mut(&key) else { return };
+        let was_ready = self.ready.remove(place).is_some();
+        *place = to;
+        if was_ready {
+            self.ready.insert(to, key);
+        }
+    }
+
+    /// What a topic is called in this session, whatever becomes of it.
+    pub fn name(&mut self, topic: Uuid, name: &str) {
+        self.names.entry(topic).or_insert_with(|| name.to_owned());
+    }
+
+    pub fn name_of(&self, topic: Uuid) -> Option<&str> {
+        self.names.get(&topic).map(String::as_str)
+    }
+
+    /// Topics of this session by the names under which they were asked for.
+    pub fn names(&self) -> impl Iterator<Item = (Uuid, &str)> {
+        self.names.iter().map(|(id, name)| (*id, name.as_str()))
+    }
+
+    /// A partition of a topic that does not exist; at most [`MISSING_MAX`] are remembered.
+    pub fn put_missing(&mut self, name: &str, partition: i32, entry: SessionEntry) {
+        if self.missing.len() < MISSING_MAX {
+            self.missing.insert((name.to_owned(), partition), entry);
+        }
+    }
+
+    pub fn forget_missing(&mut self, name: &str, partition: i32) -> Option<SessionEntry> {
+        self.missing.remove(&(name.to_owned(), partition))
+    }
+
+    pub fn missing(&self) -> impl Iterator<Item = (&str, i32)> {
+        self.missing.keys().map(|(name, partition)| (name.as_str(), *partition))
+    }
+
+    /// A topic is gone: its partitions are asked for by a name that nobody has.
+    fn lose_topic(&mut self, topic: Uuid) -> Vec<PartitionKey> {
+        let Some(name) = self.names.remove(&topic) else { return Vec::new() };
+        let of_topic = self.partitions.range((topic, i32::MIN)..=(topic, i32::MAX));
+        let lost: Vec<(PartitionKey, SessionEntry)> = of_topic.map(|(key, (_, entry))| (*key, *entry)).collect();
+        for (key, entry) in &lost {
+            self.forget(*key);
+            self.put_missing(&name, key.1, *entry);
+        }
+        lost.into_iter().map(|(key, _)| key).collect()
     }
 }
 
@@ -239,6 +307,14 @@ impl FetchSessions {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.put(key, entry) {
             self.by_partition.entry(key).or_default().push(id);
+        }
+    }
+
+    /// In a session by names: a topic that was asked for has been deleted.
+    pub fn lose_topic(&mut self, id: SessionId, topic: Uuid) {
+        let lost = self.sessions.get_mut(&id).map(|session| session.lose_topic(topic)).unwrap_or_default();
+        for key in lost {
+            self.unsubscribe(key, id);
         }
     }
 

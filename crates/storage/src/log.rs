@@ -80,7 +80,7 @@ pub enum AppendOrigin {
 pub struct AppendInfo {
     pub first_offset: i64,
     pub last_offset: i64,
-    /// With `LogAppendTime`, else −1.
+    /// With `LogAppendTime` and for duplicates, else −1.
     pub log_append_time: i64,
     pub max_timestamp: i64,
     /// The batch was in the log before; the offsets are those of the first time.
@@ -270,7 +270,8 @@ impl Log {
                     return Ok(AppendInfo {
                         first_offset: original.first_offset(),
                         last_offset: original.last_offset,
-                        log_append_time: -1,
+                        // Kafka tells the batch's own time whatever the topic's kind of time.
+                        log_append_time: original.timestamp,
                         max_timestamp: original.timestamp,
                         is_duplicate: true,
                     });

@@ -112,7 +112,7 @@ pub fn records(node: &Node, resolve: &dyn Fn(&str) -> Result<String, String>) ->
     match node {
         Node::Word(word) => hex(word),
         Node::List(items) => Ok(items.iter().map(|i| records(i, resolve)).collect::<Result<Vec<_>, _>>()?.concat()),
-        Node::Struct(_, fields) => batch(fields, resolve),
+        Node::Struct(fields) => batch(fields, resolve),
         Node::Null => Ok(Vec::new()),
     }
 }
@@ -154,6 +154,43 @@ fn batch(fields: &[(String, Node)], resolve: &dyn Fn(&str) -> Result<String, Str
     if let Some(Node::Word(word)) = find("payload") {
         batch.records = hex(word)?;
     }
+    let cut = set_header(&mut batch, fields, &int);
+    if let Some((name, _)) = fields.iter().find(|(n, _)| !KNOWN.contains(&n.as_str())) {
+        return Err(format!("a batch has no {name}"));
+    }
+    let mut bytes = batch.bytes();
+    bytes.truncate(bytes.len() - cut);
+    Ok(bytes)
+}
+
+const KNOWN: &[&str] = &[
+    "values",
+    "keys",
+    "step",
+    "time",
+    "codec",
+    "size",
+    "payload",
+    "base",
+    "magic",
+    "attributes",
+    "delta",
+    "max",
+    "pid",
+    "epoch",
+    "seq",
+    "count",
+    "length",
+    "crc",
+    "cut",
+];
+
+/// What is given of the header; returns how many bytes are to be cut off.
+fn set_header(
+    batch: &mut Batch,
+    fields: &[(String, Node)],
+    int: &dyn Fn(&str) -> Result<Option<i64>, String>,
+) -> usize {
     let mut cut = 0;
     for (name, _) in fields {
         let Some(value) = int(name).ok().flatten() else { continue };
@@ -173,33 +210,7 @@ fn batch(fields: &[(String, Node)], resolve: &dyn Fn(&str) -> Result<String, Str
             _ => {}
         }
     }
-    const KNOWN: &[&str] = &[
-        "values",
-        "keys",
-        "step",
-        "time",
-        "codec",
-        "size",
-        "payload",
-        "base",
-        "magic",
-        "attributes",
-        "delta",
-        "max",
-        "pid",
-        "epoch",
-        "seq",
-        "count",
-        "length",
-        "crc",
-        "cut",
-    ];
-    if let Some((name, _)) = fields.iter().find(|(n, _)| !KNOWN.contains(&n.as_str())) {
-        return Err(format!("a batch has no {name}"));
-    }
-    let mut bytes = batch.bytes();
-    bytes.truncate(bytes.len() - cut);
-    Ok(bytes)
+    cut
 }
 
 fn text(node: &Node) -> Option<String> {

@@ -101,7 +101,7 @@ impl Encoder<'_> {
     }
 
     fn fields(&mut self, owner: &str, node: &Node) -> Result<(), String> {
-        let Node::Struct(_, given) = node else { return Err(format!("{owner} should be a struct, not {node:?}")) };
+        let Node::Struct(given) = node else { return Err(format!("{owner} should be a struct, not {node:?}")) };
         let fields = self.message.fields(owner);
         for (name, _) in given {
             if !fields.iter().any(|f| f.name == *name) {
@@ -144,7 +144,10 @@ impl Encoder<'_> {
         let node = node.or(fallback.as_ref());
         if field.is_array {
             let items = match node {
-                Some(Node::Null) => return Ok(self.length(None)),
+                Some(Node::Null) => {
+                    self.length(None);
+                    return Ok(());
+                }
                 Some(Node::List(items)) => items.as_slice(),
                 None => &[],
                 Some(other) => return Err(format!("a list is needed, not {other:?}")),
@@ -161,7 +164,7 @@ impl Encoder<'_> {
             if nullable {
                 self.out.push(if matches!(node, Some(Node::Null)) { 0xff } else { 1 });
             }
-            let empty = Node::Struct(String::new(), Vec::new());
+            let empty = Node::Struct(Vec::new());
             return match node {
                 Some(Node::Null) if nullable => Ok(()),
                 node => self.fields(&field.type_name, node.unwrap_or(&empty)),

@@ -16,31 +16,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::cluster::Broker;
-use crate::stages::{self, Outcome, Stages};
+use crate::stages;
 use codec::Schema;
 use rules::Rules;
 use script::Script;
 use talk::Said;
 
 const SCRIPTS: &str = "xtask/conversations";
-
-/// A stage of `cargo xtask test`.
-pub fn stage(stages: &mut Stages) {
-    stages.run("conversations", |root| {
-        let kafka = match crate::jars::Kafka::get(root) {
-            Ok(kafka) => kafka,
-            Err(missing) => return Ok(Outcome::LeftOut(missing.0)),
-        };
-        let binary = crate::stories::release_binary(root)?;
-        let work = Work::new(root, &[])?;
-        let result = work.compare(&kafka, &binary)?;
-        if result.faults.is_empty() {
-            let Counts { requests, fields, deliberate } = result.counts;
-            return Ok(Outcome::Note(format!("{requests} requests, {fields} fields, {deliberate} differ on purpose")));
-        }
-        Err(format!("{} differences\n{}", result.faults.len(), result.faults.join("\n")))
-    });
-}
 
 /// `cargo xtask conversations [NAME]...`: some or all, with every difference.
 pub fn run(root: &Path, names: &[&str]) -> Result<(), String> {

@@ -21,8 +21,8 @@ pub enum Node {
     Null,
     Word(String),
     List(Vec<Node>),
-    /// `name{…}`; the name is empty for a struct of a message.
-    Struct(String, Vec<(String, Node)>),
+    /// `{…}`, or `batch{…}`; what it has to be is known where it stands.
+    Struct(Vec<(String, Node)>),
 }
 
 #[derive(Debug)]
@@ -39,7 +39,8 @@ pub struct Step {
 
 #[derive(Debug)]
 pub enum What {
-    Title(String),
+    /// For the reader of the script.
+    Title,
     Request(Request),
     /// A frame by its bytes behind the length.
     Frame(Vec<u8>),
@@ -123,7 +124,7 @@ fn parse_step(lines: &[&str]) -> Result<What, String> {
     let words = || tail.split_whitespace().map(str::to_owned).collect();
     let joined = || [&[tail], rest].concat().concat();
     Ok(match word {
-        "title" => What::Title([&[tail], rest].concat().join(" ")),
+        "title" => What::Title,
         "await" => What::Await(words()),
         "gone" => What::Gone(words()),
         "pause" => What::PauseMs(tail.parse().map_err(|_| "pause takes milliseconds")?),
@@ -162,7 +163,7 @@ fn parse_request(api: &str, tail: &str, rest: &[&str]) -> Result<Request, String
         }
     }
     let mut parser = Parser { rest: body.trim() };
-    let body = if parser.rest.is_empty() { Node::Struct(String::new(), Vec::new()) } else { parser.value()? };
+    let body = if parser.rest.is_empty() { Node::Struct(Vec::new()) } else { parser.value()? };
     if !parser.rest.trim().is_empty() {
         return Err(format!("behind the request: {:?}", parser.rest));
     }
@@ -200,7 +201,7 @@ impl Parser<'_> {
             return Ok(Node::List(items));
         }
         if self.skip('{') {
-            return self.fields(String::new());
+            return self.fields();
         }
         if self.skip('"') {
             let end = self.rest.find('"').ok_or("a string without end")?;
@@ -211,12 +212,12 @@ impl Parser<'_> {
         let word = self.word()?;
         if self.rest.starts_with('{') {
             self.rest = &self.rest[1..];
-            return self.fields(word);
+            return self.fields();
         }
         Ok(if word == "null" { Node::Null } else { Node::Word(word) })
     }
 
-    fn fields(&mut self, name: String) -> Result<Node, String> {
+    fn fields(&mut self) -> Result<Node, String> {
         let mut fields = Vec::new();
         while !self.skip('}') {
             let field = self.word()?;
@@ -225,7 +226,7 @@ impl Parser<'_> {
             }
             fields.push((field, self.value()?));
         }
-        Ok(Node::Struct(name, fields))
+        Ok(Node::Struct(fields))
     }
 
     fn word(&mut self) -> Result<String, String> {

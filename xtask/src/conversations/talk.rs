@@ -47,7 +47,10 @@ pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> Res
         said: Vec::new(),
     };
     for (step, said) in script.steps.iter().enumerate() {
-        talk.step(step, said).map_err(|why| format!("{}", script::Wrong(said.line, why)))?;
+        if let Err(why) = talk.step(step, said) {
+            let last = talk.said.last().map(Said::shown).unwrap_or_default();
+            return Err(format!("{}; the last answer was to {last}", script::Wrong(said.line, why)));
+        }
     }
     Ok(talk.said)
 }
@@ -74,7 +77,7 @@ enum Heard {
 impl Talk<'_> {
     fn step(&mut self, number: usize, step: &script::Step) -> Result<(), String> {
         match &step.what {
-            What::Title(_) => {}
+            What::Title => {}
             What::New => self.stream = None,
             What::At(listener) => {
                 self.listener = *listener;
@@ -210,7 +213,7 @@ impl Talk<'_> {
             return Ok(Heard::Closed);
         }
         if is_quiet {
-            let nothing = script::Node::Struct(String::new(), Vec::new());
+            let nothing = script::Node::Struct(Vec::new());
             let probe = self.schema.request("ApiVersions", 0, PROBE_ID, &nothing, &self.names)?;
             let whole = [&(probe.len() as i32).to_be_bytes()[..], &probe].concat();
             if stream.write_all(&whole).is_err() {

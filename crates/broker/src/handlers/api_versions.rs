@@ -11,9 +11,6 @@ use crate::node::Node;
 use crate::reply::ReplyTo;
 use crate::request::Context;
 
-/// Longest client software name or version that is taken (KIP-511 asks for letters, digits, `-` and `.`).
-const SOFTWARE_LEN_MAX: usize = 128;
-
 impl Node {
     pub(crate) fn handle_api_versions(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
         let versions = ApiKey::ApiVersions.versions();
@@ -86,11 +83,11 @@ impl Node {
     }
 }
 
+/// KIP-511: letters, digits, and between them `-` and `.`.
 fn software_is_valid(text: &str) -> bool {
     let alnum = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_alphanumeric());
     let bytes = text.as_bytes();
-    bytes.len() <= SOFTWARE_LEN_MAX
-        && alnum(bytes.first().copied())
+    alnum(bytes.first().copied())
         && alnum(bytes.last().copied())
         && bytes.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'-' || *c == b'.')
 }

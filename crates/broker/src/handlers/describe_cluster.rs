@@ -19,6 +19,10 @@ impl Node {
         let here = if cx.kind == ListenerKind::Broker { BROKERS } else { CONTROLLERS };
         if request.endpoint_type != here {
             let (code, message) = match request.endpoint_type {
+                // Version 0 did not know of types.
+                _ if cx.reply.version == 0 => {
+                    (ErrorCode::InvalidRequest, "a controller is asked for controllers, in version 1 or newer")
+                }
                 BROKERS | CONTROLLERS => {
                     (ErrorCode::MismatchedEndpointType, "this listener does not know endpoints of that type")
                 }
@@ -27,7 +31,6 @@ impl Node {
             let response = DescribeClusterResponse {
                 error_code: code.into(),
                 error_message: Some(message.into()),
-                endpoint_type: request.endpoint_type,
                 ..Default::default()
             };
             self.respond(cx.reply, &response);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use metadata::ConfigResource;
 use metadata::config::{
-    ConfigEntry, ConfigSource, DynamicConfigs, describe_broker_configs, describe_broker_defaults,
-    describe_resource_configs, describe_topic_configs,
+    ConfigEntry, DynamicConfigs, describe_broker_configs, describe_broker_defaults, describe_client_metrics_configs,
+    describe_group_configs, describe_topic_configs,
 };
 use protocol::error::ErrorCode;
 use protocol::messages::describe_configs_request::DescribeConfigsResource;
@@ -42,15 +42,15 @@ impl Node {
             match self.configs_of(resource) {
                 Ok(entries) => {
                     let wanted = |e: &ConfigEntry| {
-                        resource.configuration_keys.as_ref().is_none_or(|keys| keys.iter().any(|k| *k == e.name))
+                        let named = resource.configuration_keys.as_ref().filter(|keys| !keys.is_empty());
+                        named.is_none_or(|keys| keys.iter().any(|k| *k == e.name))
                     };
                     let shown = entries.into_iter().filter(wanted);
                     result.configs = shown.map(|e| config_result(e, request.include_synonyms)).collect();
                 }
                 Err((code, message)) => {
                     result.error_code = code.into();
-                    // Without a message the client shows its own for the code.
-                    result.error_message = (!message.is_empty()).then(|| message.into());
+                    result.error_message = Some(message.into());
                 }
             }
             results.push(result);
@@ -111,14 +111,11 @@ impl Node {
                 format!("Unexpected broker id, expected {own_id} or empty string, but received {name}"),
             )),
             BROKER_LOGGER => Err((ErrorCode::InvalidRequest, "this broker has no loggers that can be set".to_owned())),
-            CLIENT_METRICS | GROUP => {
-                let set = own(resource.resource_type, name).cloned().unwrap_or_default();
-                let source = match resource.resource_type {
-                    GROUP => ConfigSource::DynamicGroupConfig,
-                    _ => ConfigSource::DynamicClientMetricsConfig,
-                };
-                Ok(describe_resource_configs(&set, source, dynamic, &self.config))
+            CLIENT_METRICS | GROUP if name.is_empty() => {
+                Err((ErrorCode::InvalidRequest, "groups and subscriptions to metrics have names".to_owned()))
             }
+            CLIENT_METRICS => Ok(describe_client_metrics_configs(own(CLIENT_METRICS, name))),
+            GROUP => Ok(describe_group_configs(own(GROUP, name), dynamic, &self.config)),
             kind => Err((ErrorCode::InvalidRequest, format!("Unsupported resource type: {kind}"))),
         }
     }

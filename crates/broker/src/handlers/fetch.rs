@@ -1,6 +1,7 @@
 //! Fetch: consumers and followers, with sessions (KIP-227), long polls, and file ranges instead of copies.
 
 use protocol::error::ErrorCode;
+use protocol::messages::fetch_request::ForgottenTopic;
 use protocol::messages::fetch_response::{
     AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
@@ -26,11 +27,6 @@ const LEADER_HINTS_FROM: i16 = 16;
 const ANY_REPLICA_FROM: i16 = 11;
 /// Ranges up to this size are copied into the frame: cheaper than a system call of their own.
 const COPY_BYTES_MAX: u32 = 16 << 10;
-/// Topic names that a session cannot hold because nobody knows them are answered at once, at most so many.
-const UNKNOWN_NAMES_MAX: usize = 1_000;
-
-/// Partitions that were asked for by a name that no topic has.
-type Unknown = Vec<(String, i32)>;
 
 impl Node {
     pub(crate) fn handle_fetch(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
@@ -46,11 +42,14 @@ impl Node {
         };
         let isolation = match (reader, request.isolation_level) {
             (Reader::Follower { .. }, _) => Isolation::LogEnd,
+            (_, 0) => Isolation::HighWatermark,
             (_, 1) => Isolation::Committed,
-            _ => Isolation::HighWatermark,
+            _ => {
+                self.respond(cx.reply, &refused(&request, version, ErrorCode::UnknownServerError));
+                return Ok(());
+            }
         };
-        let mut unknown = Vec::new();
-        let (source, is_full) = match self.fetch_source(&request, reader, version, &mut unknown, now) {
+        let (source, is_full) = match self.fetch_source(&request, reader, version, now) {
             Ok(source) => source,
             Err(code) => {
                 self.respond(cx.reply, &FetchResponse { error_code: code.into(), ..Default::default() });
@@ -75,9 +74,8 @@ impl Node {
             listener: cx.listener,
             deadline_ms: now.mono_ms + i64::from(request.max_wait_ms.max(0)),
         };
-        let answer_now = request.max_wait_ms <= 0 || !unknown.is_empty() || self.has_enough(&wait);
-        if answer_now {
-            self.answer_fetch(wait, unknown);
+        if request.max_wait_ms <= 0 || self.has_enough(&wait) {
+            self.answer_fetch(wait);
         } else {
             self.replicas.fetches.add(wait);
         }
@@ -90,7 +88,6 @@ impl Node {
         request: &FetchRequest<'_>,
         reader: Reader,
         version: i16,
-        unknown: &mut Unknown,
         now: Now,
     ) -> Result<(FetchSource, bool), ErrorCode> {
         let by_id = version >= TOPIC_IDS_FROM;
@@ -103,16 +100,18 @@ impl Node {
             }
             self.replicas.sessions.resume(id, request.session_epoch, by_id, now)?;
             for topic in &request.forgotten_topics_data {
-                let topic_id =
-                    if by_id { Some(topic.topic_id) } else { self.image.topic_ids.get(topic.topic.as_ref()).copied() };
-                for partition in &topic.partitions {
-                    if let Some(topic_id) = topic_id {
-                        self.replicas.sessions.forget(id, (topic_id, *partition));
-                    }
-                }
+                self.forget_in_session(id, topic, by_id);
             }
-            for (key, entry) in self.entries(request, by_id, unknown) {
-                self.replicas.sessions.put(id, key, entry);
+            if !by_id {
+                self.renew_names(id);
+            }
+            for (asked, entry) in self.entries(request, by_id) {
+                self.put_in_session(id, asked, entry);
+            }
+            if self.replicas.sessions.get_mut(id).is_some_and(|session| session.is_empty()) {
+                // Kafka ends a session that has nothing left, and so does its reader.
+                self.replicas.sessions.close(id);
+                return Ok((FetchSource::Own(Box::new(FetchSession::new(is_follower, by_id))), true));
             }
             return Ok((FetchSource::Session(id), false));
         }
@@ -120,8 +119,8 @@ impl Node {
             self.replicas.sessions.close(id);
         }
         let mut session = FetchSession::new(is_follower, by_id);
-        for (key, entry) in self.entries(request, by_id, unknown) {
-            session.put(key, entry);
+        for (asked, entry) in self.entries(request, by_id) {
+            put(&mut session, &asked, entry);
         }
         if request.session_epoch < 0 || session.is_empty() {
             return Ok((FetchSource::Own(Box::new(session)), true));
@@ -133,35 +132,77 @@ impl Node {
         }
     }
 
-    fn entries(
-        &self,
-        request: &FetchRequest<'_>,
-        by_id: bool,
-        unknown: &mut Unknown,
-    ) -> Vec<(PartitionKey, SessionEntry)> {
+    fn entries<'r>(&self, request: &'r FetchRequest<'_>, by_id: bool) -> Vec<(Asked<'r>, SessionEntry)> {
         let mut out = Vec::new();
         for topic in &request.topics {
-            let id = if by_id { Some(topic.topic_id) } else { self.image.topic_ids.get(topic.topic.as_ref()).copied() };
+            let (id, name) = match by_id {
+                true => (Some(topic.topic_id), None),
+                false => (self.image.topic_ids.get(topic.topic.as_ref()).copied(), Some(topic.topic.as_ref())),
+            };
             for p in &topic.partitions {
-                let Some(id) = id else {
-                    if unknown.len() < UNKNOWN_NAMES_MAX {
-                        unknown.push((topic.topic.clone().into_owned(), p.partition));
-                    }
-                    continue;
-                };
                 let entry = SessionEntry {
                     offset: p.fetch_offset,
                     log_start: p.log_start_offset,
+                    // DIFFERS: Kafka answers a negative size with UNKNOWN_SERVER_ERROR.
                     bytes_max: p.partition_max_bytes.max(0).unsigned_abs(),
-                    leader_epoch: p.current_leader_epoch,
+                    // Any negative epoch is none.
+                    leader_epoch: p.current_leader_epoch.max(-1),
                     last_fetched_epoch: p.last_fetched_epoch,
                     sent_high_watermark: -1,
                     sent_log_start: -1,
                 };
-                out.push(((id, p.partition), entry));
+                out.push((Asked { id, name, partition: p.partition }, entry));
             }
         }
         out
+    }
+
+    fn put_in_session(&mut self, id: SessionId, asked: Asked<'_>, entry: SessionEntry) {
+        if let Some(topic) = asked.id {
+            self.replicas.sessions.put(id, (topic, asked.partition), entry);
+        }
+        let Some(session) = self.replicas.sessions.get_mut(id) else { return };
+        match (asked.id, asked.name) {
+            (Some(topic), Some(name)) => session.name(topic, name),
+            (None, Some(name)) => session.put_missing(name, asked.partition, entry),
+            (_, None) => {}
+        }
+    }
+
+    fn forget_in_session(&mut self, id: SessionId, topic: &ForgottenTopic<'_>, by_id: bool) {
+        let topic_id = match by_id {
+            true => Some(topic.topic_id),
+            false => self.image.topic_ids.get(topic.topic.as_ref()).copied(),
+        };
+        for partition in &topic.partitions {
+            if let Some(topic_id) = topic_id {
+                self.replicas.sessions.forget(id, (topic_id, *partition));
+            }
+            if let Some(session) = self.replicas.sessions.get_mut(id).filter(|_| !by_id) {
+                session.forget_missing(&topic.topic, *partition);
+            }
+        }
+    }
+
+    /// A session by names follows them: topics go, come, and come again under another id.
+    fn renew_names(&mut self, id: SessionId) {
+        let Some(session) = self.replicas.sessions.get_mut(id) else { return };
+        let is_same = |(topic, name): &(Uuid, &str)| self.image.topic_ids.get(*name) == Some(topic);
+        let gone: Vec<Uuid> = session.names().filter(|named| !is_same(named)).map(|(topic, _)| topic).collect();
+        for topic in gone {
+            self.replicas.sessions.lose_topic(id, topic);
+        }
+        let Some(session) = self.replicas.sessions.get_mut(id) else { return };
+        let come: Vec<(String, i32, Uuid)> = session
+            .missing()
+            .filter_map(|(name, partition)| Some((name.to_owned(), partition, *self.image.topic_ids.get(name)?)))
+            .collect();
+        for (name, partition, topic) in come {
+            let Some(session) = self.replicas.sessions.get_mut(id) else { return };
+            if let Some(entry) = session.forget_missing(&name, partition) {
+                self.put_in_session(id, Asked { id: Some(topic), name: Some(&name), partition }, entry);
+            }
+        }
     }
 
     /// Rule 3: the fetch says what the follower has.
@@ -194,7 +235,7 @@ impl Node {
         let Some(wait) = self.replicas.fetches.take(id) else { return };
         if self.has_enough(&wait) {
             self.replicas.fetches.untrack(id, &wait);
-            self.answer_fetch(wait, Vec::new());
+            self.answer_fetch(wait);
         } else {
             self.replicas.fetches.put_back(id, wait);
         }
@@ -202,22 +243,22 @@ impl Node {
 
     pub(crate) fn end_fetch(&mut self, id: u64) {
         if let Some(wait) = self.replicas.fetches.remove(id) {
-            self.answer_fetch(wait, Vec::new());
+            self.answer_fetch(wait);
         }
     }
 
     /// Rule 25: enough bytes, or something that the reader must hear of.
     fn has_enough(&mut self, wait: &FetchWait) -> bool {
-        let ready = match &wait.source {
-            FetchSource::Session(id) => self.replicas.sessions.get_mut(*id).map(|s| s.ready()),
-            FetchSource::Own(session) => Some(session.ready()),
+        let session = match &wait.source {
+            FetchSource::Session(id) => self.replicas.sessions.get_mut(*id).map(|session| &*session),
+            FetchSource::Own(session) => Some(&**session),
         };
-        let Some(ready) = ready else { return true };
-        if ready.is_empty() && wait.is_full && wait.min_bytes == 0 {
+        let Some(session) = session else { return true };
+        if session.is_empty() || session.missing().next().is_some() {
             return true;
         }
         let mut bytes = 0u64;
-        for (key, entry) in ready {
+        for (key, entry) in session.ready() {
             let Some(replica) = self.replicas.all.get_mut(&key) else { return true };
             let request = read_request(&entry, wait.isolation, entry.bytes_max, false);
             bytes =
@@ -229,34 +270,34 @@ impl Node {
         wait.min_bytes == 0
     }
 
-    fn answer_fetch(&mut self, wait: FetchWait, unknown: Unknown) {
-        let version = wait.reply.version;
+    fn answer_fetch(&mut self, wait: FetchWait) {
         let mut answer = Answer { left: wait.max_bytes, has_data: false, regions: Vec::new(), topics: Vec::new() };
-        let (ready, session_id) = match &wait.source {
-            FetchSource::Session(id) => match self.replicas.sessions.get_mut(*id) {
-                Some(session) => (session.ready(), id.0),
-                None => {
-                    let error_code = ErrorCode::FetchSessionIdNotFound.into();
-                    return self.respond(wait.reply, &FetchResponse { error_code, ..Default::default() });
-                }
-            },
-            FetchSource::Own(session) => (session.ready(), 0),
+        let (session, session_id) = match &wait.source {
+            FetchSource::Session(id) => (self.replicas.sessions.get_mut(*id).map(|session| &*session), id.0),
+            FetchSource::Own(session) => (Some(&**session), 0),
         };
+        let Some(session) = session else {
+            let error_code = ErrorCode::FetchSessionIdNotFound.into();
+            return self.respond(wait.reply, &FetchResponse { error_code, ..Default::default() });
+        };
+        let missing: Vec<(String, i32)> = session.missing().map(|(name, p)| (name.to_owned(), p)).collect();
+        let ready = session.ready();
+        // What does not exist comes last.
+        let exists = |(topic, number): &PartitionKey| {
+            self.image.topics.get(topic).is_some_and(|topic| topic.partitions.contains_key(number))
+        };
+        let (ready, unknown): (Vec<_>, Vec<_>) = ready.into_iter().partition(|(key, _)| exists(key));
         let mut endpoints: Vec<NodeEndpoint<'static>> = Vec::new();
-        for (key, entry) in ready {
+        for (key, entry) in ready.into_iter().chain(unknown) {
             if answer.left == 0 && answer.has_data && !wait.is_full {
-                if let FetchSource::Session(id) = wait.source {
-                    if let Some(session) = self.replicas.sessions.get_mut(id) {
-                        session.resume_at(key);
-                    }
-                }
                 break;
             }
             let data = self.read_partition(key, &entry, &wait, &mut answer, &mut endpoints);
             if self.has_failed {
                 return;
             }
-            let has_news = data.records.as_ref().is_some_and(|r| !r.is_empty())
+            let has_records = data.records.as_ref().is_some_and(|r| !r.is_empty());
+            let has_news = has_records
                 || data.error_code != 0
                 || data.diverging_epoch.epoch >= 0
                 || data.high_watermark != entry.sent_high_watermark
@@ -265,7 +306,9 @@ impl Node {
                 if let Some(session) = self.replicas.sessions.get_mut(id) {
                     session.told(key, data.high_watermark, data.log_start_offset);
                     // What was sent must be there to be sent again, until the reader moves on; errors too.
-                    if data.error_code == 0 && data.records.as_ref().is_none_or(|r| r.is_empty()) {
+                    if has_records {
+                        session.move_back(key);
+                    } else if data.error_code == 0 {
                         session.settle(key);
                     }
                 }
@@ -274,29 +317,29 @@ impl Node {
                 answer.push(key, data);
             }
         }
-        let topics = self.name_topics(answer.topics, unknown, version);
+        let mut topics = answer.topics;
+        if wait.reply.version < TOPIC_IDS_FROM {
+            self.name_topics(&wait, &mut topics);
+            topics.extend(missing.into_iter().map(|(name, partition)| FetchableTopicResponse {
+                topic: name.into(),
+                partitions: vec![failed(partition, ErrorCode::UnknownTopicOrPartition)],
+                ..Default::default()
+            }));
+        }
         let response = FetchResponse { session_id, responses: topics, node_endpoints: endpoints, ..Default::default() };
         self.respond_with_regions(wait.reply, &response, answer.regions);
     }
 
-    fn name_topics(
-        &self,
-        mut topics: Vec<FetchableTopicResponse<'static>>,
-        unknown: Unknown,
-        version: i16,
-    ) -> Vec<FetchableTopicResponse<'static>> {
-        if version < TOPIC_IDS_FROM {
-            for topic in &mut topics {
-                let name = self.image.topics.get(&topic.topic_id).map(|t| t.name.clone()).unwrap_or_default();
-                topic.topic = name.into();
-                topic.topic_id = Uuid::ZERO;
-            }
+    fn name_topics(&mut self, wait: &FetchWait, topics: &mut [FetchableTopicResponse<'static>]) {
+        let session = match &wait.source {
+            FetchSource::Session(id) => self.replicas.sessions.get_mut(*id).map(|session| &*session),
+            FetchSource::Own(session) => Some(&**session),
+        };
+        for topic in topics {
+            let name = session.and_then(|session| session.name_of(topic.topic_id)).unwrap_or_default();
+            topic.topic = name.to_owned().into();
+            topic.topic_id = Uuid::ZERO;
         }
-        for (name, partition) in unknown {
-            let data = failed(partition, ErrorCode::UnknownTopicOrPartition);
-            topics.push(FetchableTopicResponse { topic: name.into(), partitions: vec![data], ..Default::default() });
-        }
-        topics
     }
 
     fn read_partition(
@@ -309,6 +352,7 @@ impl Node {
     ) -> PartitionData<'static> {
         let by_id = wait.reply.version >= TOPIC_IDS_FROM;
         let missing = self.missing(key, by_id);
+        let exists = self.image.topics.get(&key.0).is_some_and(|topic| topic.partitions.contains_key(&key.1));
         let outcome = match self.replicas.all.get_mut(&key) {
             None => Err(missing),
             Some(replica) => {
@@ -327,6 +371,10 @@ impl Node {
             Ok(result) => self.partition_data(key.1, result, wait, answer),
             Err(code) => {
                 let mut data = failed(key.1, code);
+                if exists {
+                    // Whatever the reader's isolation: there was a log, and it gave nothing.
+                    data.aborted_transactions = None;
+                }
                 let hinted = matches!(code, ErrorCode::NotLeaderOrFollower | ErrorCode::FencedLeaderEpoch);
                 if hinted && wait.reply.version >= LEADER_HINTS_FROM {
                     self.add_hint(key, wait, &mut data, endpoints);
@@ -376,6 +424,7 @@ impl Node {
             data.diverging_epoch =
                 EpochEndOffset { epoch: ends.epoch, end_offset: ends.end_offset, ..Default::default() };
         }
+        data.aborted_transactions = None;
         if wait.isolation == Isolation::Committed {
             let aborted = result.aborted.iter().map(|t| AbortedTransaction {
                 producer_id: t.producer_id,
@@ -401,6 +450,27 @@ impl Node {
             Records::External { len: plan.len, id }
         });
         data
+    }
+}
+
+/// A partition as a request names it; the name is given only where topics go by names.
+struct Asked<'r> {
+    id: Option<Uuid>,
+    name: Option<&'r str>,
+    partition: i32,
+}
+
+/// Into a session that is not open yet.
+fn put(session: &mut FetchSession, asked: &Asked<'_>, entry: SessionEntry) {
+    match (asked.id, asked.name) {
+        (None, Some(name)) => session.put_missing(name, asked.partition, entry),
+        (None, None) => {}
+        (Some(topic), name) => {
+            session.put((topic, asked.partition), entry);
+            if let Some(name) = name {
+                session.name(topic, name);
+            }
+        }
     }
 }
 
@@ -433,6 +503,16 @@ fn read_request(entry: &SessionEntry, isolation: Isolation, bytes_max: u32, whol
         leader_epoch: entry.leader_epoch,
         last_fetched_epoch: entry.last_fetched_epoch,
     }
+}
+
+/// A request that makes no sense. Where topics go by names, each partition has the error, too.
+fn refused(request: &FetchRequest<'_>, version: i16, code: ErrorCode) -> FetchResponse<'static> {
+    let topics = request.topics.iter().filter(|_| version < TOPIC_IDS_FROM).map(|topic| FetchableTopicResponse {
+        topic: topic.topic.clone().into_owned().into(),
+        partitions: topic.partitions.iter().map(|p| failed(p.partition, code)).collect(),
+        ..Default::default()
+    });
+    FetchResponse { error_code: code.into(), responses: topics.collect(), ..Default::default() }
 }
 
 fn failed(index: i32, code: ErrorCode) -> PartitionData<'static> {

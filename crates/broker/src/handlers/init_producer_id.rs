@@ -17,6 +17,11 @@ use crate::request::Context;
 impl Node {
     pub(crate) fn handle_init_producer_id(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
         let request: InitProducerIdRequest<'_> = cx.decode(body)?;
+        let is_half = (request.producer_id == -1) != (request.producer_epoch == -1);
+        if is_half || request.transactional_id.as_deref() == Some("") {
+            self.refuse_producer_id(cx.reply, ErrorCode::InvalidRequest);
+            return Ok(());
+        }
         if request.transactional_id.is_some() {
             // No transaction coordinator runs here; its finder is not advertised either.
             self.refuse_producer_id(cx.reply, ErrorCode::NotCoordinator);

@@ -26,9 +26,14 @@ impl Node {
         let mut topics = Vec::with_capacity(request.topics.len());
         for topic in &request.topics {
             let mut partitions = Vec::with_capacity(topic.partitions.len());
-            for p in &topic.partitions {
+            let repeated = repeated(topic.partitions.iter().map(|p| p.partition_index).collect());
+            partitions.extend(repeated.iter().map(|p| part(*p, cx.reply.version, Err(ErrorCode::InvalidRequest))));
+            for p in topic.partitions.iter().filter(|p| repeated.binary_search(&p.partition_index).is_err()) {
                 let (id, epoch) = (p.partition_index, p.current_leader_epoch);
-                let outcome = self.offset_for(&topic.name, id, p.timestamp, isolation, epoch);
+                let outcome = match cx.reply.version {
+                    version if version < knows_timestamp_from(p.timestamp) => Err(ErrorCode::UnsupportedVersion),
+                    _ => self.offset_for(&topic.name, id, p.timestamp, isolation, epoch),
+                };
                 partitions.push(part(id, cx.reply.version, outcome));
             }
             topics.push(ListOffsetsTopicResponse {
@@ -70,6 +75,28 @@ impl Node {
             }
         })
     }
+}
+
+/// The version that brought a negative timestamp's meaning.
+fn knows_timestamp_from(timestamp: i64) -> i16 {
+    match timestamp {
+        -3 => 7,
+        -4 => 8,
+        -5 => 9,
+        -6 => 11,
+        _ => 0,
+    }
+}
+
+/// Partitions that are named twice, each once.
+fn repeated(mut partitions: Vec<i32>) -> Vec<i32> {
+    partitions.sort_unstable();
+    let mut repeated: Vec<i32> = partitions
+        .windows(2)
+        .filter_map(|pair| (pair.first() == pair.last()).then(|| pair.first().copied())?)
+        .collect();
+    repeated.dedup();
+    repeated
 }
 
 fn part(

@@ -7,6 +7,7 @@ use metadata::image::{Partition, Topic};
 use protocol::api::ApiKey;
 use protocol::error::ErrorCode;
 use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::messages::metadata_request::MetadataRequestTopic;
 use protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
 use protocol::messages::{CreateTopicsRequest, MetadataRequest, MetadataResponse};
 use protocol::time::Now;
@@ -21,6 +22,8 @@ use crate::request::Context;
 const AUTO_CREATE_MAX: usize = 1_000;
 /// Longest topic name (`Topic.validate`).
 const TOPIC_NAME_MAX: usize = 249;
+/// From here on topics may be asked for by their ids; 10 and 11 have the field, but it must be empty.
+const TOPIC_IDS_FROM: i16 = 12;
 const CREATE_TIMEOUT_MS: i32 = 30_000;
 
 impl Node {
@@ -28,18 +31,18 @@ impl Node {
         let request: MetadataRequest<'_> = cx.decode(body)?;
         let version = cx.reply.version;
         let listener = self.listener_name(cx.listener).to_owned();
+        if version < TOPIC_IDS_FROM
+            && request.topics.iter().flatten().any(|t| t.name.is_none() || !t.topic_id.is_zero())
+        {
+            self.respond(cx.reply, &refused(&request, ErrorCode::InvalidRequest));
+            return Ok(());
+        }
         let mut missing = Vec::new();
         let mut topics = match &request.topics {
             // Version 0 has no null; there an empty list asks for all.
             None => self.all_topics(&listener),
             Some(names) if names.is_empty() && version == 0 => self.all_topics(&listener),
-            Some(names) => names
-                .iter()
-                .map(|asked| match &asked.name {
-                    Some(name) => self.topic_by_name(name, &listener, &mut missing),
-                    None => self.topic_by_id(asked.topic_id, &listener),
-                })
-                .collect(),
+            Some(asked) => self.topics_asked_for(asked, &listener, &mut missing),
         };
         if request.include_topic_authorized_operations {
             topics.iter_mut().for_each(|t| t.topic_authorized_operations = TOPIC_OPERATIONS);
@@ -96,6 +99,29 @@ impl Node {
     fn all_topics(&self, listener: &str) -> Vec<MetadataResponseTopic<'static>> {
         let names = self.image.topic_ids.values().filter_map(|id| self.image.topics.get(id));
         names.map(|topic| self.describe_topic(topic, listener)).collect()
+    }
+
+    /// Each topic once. An id anywhere means that names do not count.
+    fn topics_asked_for(
+        &self,
+        asked: &[MetadataRequestTopic<'_>],
+        listener: &str,
+        missing: &mut Vec<String>,
+    ) -> Vec<MetadataResponseTopic<'static>> {
+        let ids: BTreeSet<Uuid> = asked.iter().map(|t| t.topic_id).filter(|id| !id.is_zero()).collect();
+        if !ids.is_empty() {
+            return ids.into_iter().map(|id| self.topic_by_id(id, listener)).collect();
+        }
+        let mut seen = BTreeSet::new();
+        let mut topics = Vec::with_capacity(asked.len());
+        for topic in asked {
+            match topic.name.as_deref() {
+                Some(name) if seen.insert(name) => topics.push(self.topic_by_name(name, listener, missing)),
+                Some(_) => {}
+                None => topics.push(self.topic_by_id(topic.topic_id, listener)),
+            }
+        }
+        topics
     }
 
     fn topic_by_name(&self, name: &str, listener: &str, missing: &mut Vec<String>) -> MetadataResponseTopic<'static> {
@@ -194,6 +220,18 @@ impl Node {
         let names: BTreeSet<&String> = names.iter().collect();
         self.auto_creating.retain(|name| !names.contains(name));
     }
+}
+
+/// A request that makes no sense is answered topic by topic, with nothing about the cluster (`MetadataRequest`).
+fn refused(request: &MetadataRequest<'_>, code: ErrorCode) -> MetadataResponse<'static> {
+    let topics = request.topics.iter().flatten().map(|topic| MetadataResponseTopic {
+        error_code: code.into(),
+        // A version that has ids but no null names.
+        name: Some(topic.name.clone().unwrap_or_default().into_owned().into()),
+        topic_id: topic.topic_id,
+        ..Default::default()
+    });
+    MetadataResponse { topics: topics.collect(), controller_id: -1, ..Default::default() }
 }
 
 /// `Topic.isValid`

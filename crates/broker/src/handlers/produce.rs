@@ -1,6 +1,9 @@
 //! Produce: records go from the frame they came in straight to the log.
 
+use std::collections::BTreeMap;
+
 use protocol::error::ErrorCode;
+use protocol::messages::produce_request::TopicProduceData;
 use protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
@@ -40,6 +43,25 @@ struct Target {
 struct Refused {
     code: ErrorCode,
     error: Option<ValidationError>,
+}
+
+impl Refused {
+    /// Kafka tells where the log begins if the log, and not something before it, refused the batch; but not with these
+    /// errors (`ReplicaManager.appendToLocalLog`).
+    fn reached_log(&self) -> bool {
+        let is_told = !matches!(
+            self.code,
+            ErrorCode::UnknownTopicOrPartition
+                | ErrorCode::UnknownTopicId
+                | ErrorCode::NotLeaderOrFollower
+                | ErrorCode::MessageTooLarge
+                | ErrorCode::CorruptMessage
+                | ErrorCode::KafkaStorageError
+                | ErrorCode::InvalidRequiredAcks
+                | ErrorCode::InvalidTopicException
+        );
+        is_told && self.error.as_ref().is_none_or(|error| !error.is_shape)
+    }
 }
 
 impl From<ErrorCode> for Refused {
@@ -97,7 +119,9 @@ impl Node {
                 }
                 Err(refused) => {
                     failed.get_or_insert(refused.code);
-                    refused_part(piece.partition, refused)
+                    let log_start = self.replicas.get(key).filter(|_| refused.reached_log());
+                    let log_start = log_start.map_or(-1, |p| p.log().log_start_offset());
+                    refused_part(piece.partition, refused, log_start)
                 }
             };
             topic.partition_responses.push(part);
@@ -141,28 +165,44 @@ impl Node {
     /// Where each partition's records are, and which topics they are for.
     fn split(&self, cx: &Context, request: &ProduceRequest<'_>, frame: &[u8]) -> (Vec<Target>, Vec<Piece>) {
         let by_id = cx.reply.version >= TOPIC_IDS_FROM;
-        let mut targets = Vec::with_capacity(request.topic_data.len());
-        let mut pieces = Vec::new();
-        for data in &request.topic_data {
-            let (name, id) = if by_id {
-                (self.image.topics.get(&data.topic_id).map(|t| t.name.clone()).unwrap_or_default(), Some(data.topic_id))
-            } else {
-                (data.name.clone().into_owned(), self.image.topic_ids.get(data.name.as_ref()).copied())
-            };
-            let error = match id {
-                None => Some(ErrorCode::UnknownTopicOrPartition),
-                Some(_) if by_id && name.is_empty() => Some(ErrorCode::UnknownTopicId),
-                Some(_) if INTERNAL_TOPICS.contains(&name.as_str()) => Some(ErrorCode::InvalidTopicException),
-                Some(_) => None,
-            };
+        let mut targets: Vec<Target> = Vec::with_capacity(request.topic_data.len());
+        let mut pieces: Vec<Piece> = Vec::new();
+        // A topic that is named twice is one; of a partition that is named twice, the last batch counts.
+        let mut topics_at: BTreeMap<(&str, Uuid), usize> = BTreeMap::new();
+        let mut pieces_at: BTreeMap<(usize, i32), usize> = BTreeMap::new();
+        // A topic without partitions has no place in the answer.
+        for data in request.topic_data.iter().filter(|data| !data.partition_data.is_empty()) {
+            let topic = *topics_at.entry((data.name.as_ref(), data.topic_id)).or_insert_with(|| {
+                targets.push(self.target(data, by_id));
+                targets.len() - 1
+            });
             for part in &data.partition_data {
                 let bytes = part.records.as_ref().map_or(&[][..], |r| r.bytes());
                 let (start, len) = place_in(frame, bytes);
-                pieces.push(Piece { topic: targets.len(), partition: part.index, start, len });
+                let piece = Piece { topic, partition: part.index, start, len };
+                let at = *pieces_at.entry((topic, part.index)).or_insert(pieces.len());
+                match pieces.get_mut(at) {
+                    Some(same) => *same = piece,
+                    None => pieces.push(piece),
+                }
             }
-            targets.push(Target { name, id: id.unwrap_or(Uuid::ZERO), error });
         }
         (targets, pieces)
+    }
+
+    fn target(&self, data: &TopicProduceData<'_>, by_id: bool) -> Target {
+        let (name, id) = if by_id {
+            (self.image.topics.get(&data.topic_id).map(|t| t.name.clone()).unwrap_or_default(), Some(data.topic_id))
+        } else {
+            (data.name.clone().into_owned(), self.image.topic_ids.get(data.name.as_ref()).copied())
+        };
+        let error = match id {
+            None => Some(ErrorCode::UnknownTopicOrPartition),
+            Some(_) if by_id && name.is_empty() => Some(ErrorCode::UnknownTopicId),
+            Some(_) if INTERNAL_TOPICS.contains(&name.as_str()) => Some(ErrorCode::InvalidTopicException),
+            Some(_) => None,
+        };
+        Target { name, id: id.unwrap_or(Uuid::ZERO), error }
     }
 
     fn append_produced(
@@ -260,13 +300,13 @@ fn place_in(whole: &[u8], part: &[u8]) -> (usize, usize) {
     }
 }
 
-fn refused_part(index: i32, refused: Refused) -> PartitionProduceResponse<'static> {
+fn refused_part(index: i32, refused: Refused, log_start_offset: i64) -> PartitionProduceResponse<'static> {
     let mut part = PartitionProduceResponse {
         index,
         error_code: refused.code.into(),
         base_offset: -1,
         log_append_time_ms: -1,
-        log_start_offset: -1,
+        log_start_offset,
         ..Default::default()
     };
     if let Some(error) = refused.error {

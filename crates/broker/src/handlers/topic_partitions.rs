@@ -25,6 +25,12 @@ impl Node {
         names.dedup();
         let (first_topic, mut first_partition) =
             request.cursor.as_ref().map_or(("", 0), |c| (c.topic_name.as_ref(), c.partition_index));
+        let is_foreign =
+            request.cursor.is_some() && !request.topics.is_empty() && !names.iter().any(|n| n == first_topic);
+        if is_foreign || first_partition < 0 {
+            self.respond(cx.reply, &refused(&request));
+            return Ok(());
+        }
         names.retain(|name| name.as_str() >= first_topic);
         if names.first().is_none_or(|name| name != first_topic) {
             first_partition = 0;
@@ -43,7 +49,9 @@ impl Node {
                 let code = if known { ErrorCode::UnknownTopicOrPartition } else { ErrorCode::InvalidTopicException };
                 response.topics.push(DescribeTopicPartitionsResponseTopic {
                     error_code: code.into(),
+                    is_internal: INTERNAL_TOPICS.contains(&name.as_str()),
                     name: Some(name.into()),
+                    topic_authorized_operations: TOPIC_OPERATIONS,
                     ..Default::default()
                 });
                 continue;
@@ -95,4 +103,14 @@ impl Node {
         };
         (described, rest.next().map(|(number, _)| *number))
     }
+}
+
+/// The cursor is none that this list of topics could have led to.
+fn refused(request: &DescribeTopicPartitionsRequest<'_>) -> DescribeTopicPartitionsResponse<'static> {
+    let topics = request.topics.iter().map(|topic| DescribeTopicPartitionsResponseTopic {
+        error_code: ErrorCode::InvalidRequest.into(),
+        name: Some(topic.name.clone().into_owned().into()),
+        ..Default::default()
+    });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::keys::{ConfigKey, Update, broker_key, broker_keys, group_key, topic_keys};
+use super::keys::{ConfigKey, Update, broker_key, broker_keys, topic_keys};
 use super::topic::Resolver;
 use super::validate::canonical;
 use super::{DynamicConfigs, NodeConfig, synonyms};
@@ -101,34 +101,6 @@ pub fn describe_broker_defaults(cluster: &BTreeMap<String, String>) -> Vec<Confi
     entries.collect()
 }
 
-/// What was set for a group, or for a subscription of client metrics; a group's keys have defaults in the brokers'.
-pub fn describe_resource_configs(
-    set: &BTreeMap<String, String>,
-    source: ConfigSource,
-    dynamic: DynamicConfigs<'_>,
-    node: &NodeConfig,
-) -> Vec<ConfigEntry> {
-    let is_group = source == ConfigSource::DynamicGroupConfig;
-    let entry = |(name, value): (&String, &String)| {
-        let own = ConfigSynonym { name: name.clone(), value: Some(value.clone()), source };
-        let mut synonyms = vec![own];
-        let of_brokers = format!("group.{name}");
-        if is_group && broker_key(&of_brokers).is_some() {
-            synonyms.extend(broker_chain(&of_brokers, dynamic, &node.properties, false));
-        }
-        ConfigEntry {
-            name: name.clone(),
-            value: Some(value.clone()),
-            source,
-            is_sensitive: false,
-            read_only: false,
-            config_type: group_key(name).filter(|_| is_group).map_or(0, |key| key.config_type as i8),
-            synonyms,
-        }
-    };
-    set.iter().map(entry).collect()
-}
-
 fn broker_entry(name: &str, dynamic: DynamicConfigs<'_>, file: &BTreeMap<String, String>) -> ConfigEntry {
     let key = broker_key(name);
     // A key that nobody knows may hold a secret of a plugin.
@@ -154,7 +126,7 @@ fn broker_entry(name: &str, dynamic: DynamicConfigs<'_>, file: &BTreeMap<String,
 
 /// Every place where `name` or a synonym of it has a value, the strongest first, beginning with `name` itself:
 /// Kafka leaves out what comes before (DynamicBrokerConfig's listener overrides, units that are not asked for).
-fn broker_chain(
+pub(super) fn broker_chain(
     name: &str,
     dynamic: DynamicConfigs<'_>,
     file: &BTreeMap<String, String>,

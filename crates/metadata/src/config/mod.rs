@@ -6,6 +6,7 @@
 mod about;
 mod broker_keys;
 mod describe;
+mod group;
 mod group_keys;
 mod keys;
 mod listeners;
@@ -19,8 +20,10 @@ mod topic_keys;
 mod validate;
 
 pub use about::about_key;
+pub use describe::describe_topic_configs;
 pub use describe::{ConfigEntry, ConfigSource, ConfigSynonym, describe_broker_configs, describe_broker_defaults};
-pub use describe::{describe_resource_configs, describe_topic_configs};
+pub use group::{client_metrics_key, describe_client_metrics_configs, describe_group_configs};
+pub use group::{validate_client_metrics_configs, validate_group_configs};
 pub use keys::{ConfigKey, ConfigType, DefaultValue, Update, Valid, broker_key, broker_keys, group_key, group_keys};
 pub use keys::{nearest_broker_key, topic_key, topic_keys};
 pub use listeners::{Listener, SecurityProtocol};

@@ -1,6 +1,6 @@
 //! Configurations of topics, brokers, groups and client metrics (`ConfigurationControlManager`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::error::ErrorCode;
 use protocol::messages::create_topics_response::CreatableTopicConfigs;
@@ -16,6 +16,11 @@ use crate::image::ConfigResource;
 
 const VALUE_CHARS_MAX: usize = i16::MAX as usize;
 
+/// Operations of the wire.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
 /// Resource types of the wire.
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -27,26 +32,29 @@ const GROUP: i8 = 32;
 type Change = (String, Option<String>);
 
 impl Controller {
+    /// `forwarded`: a broker has it from a client (its checks, `ConfigAdminManager.preprocess`, are made here too).
     pub fn incremental_alter_configs(
         &mut self,
         request: &IncrementalAlterConfigsRequest<'_>,
+        forwarded: bool,
     ) -> ControllerResult<IncrementalAlterConfigsResponse<'static>> {
         use incremental_alter_configs_response::AlterConfigsResourceResponse;
-        let keys: Vec<(i8, &str)> =
-            request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_ref())).collect();
+        let keys = request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_ref()));
+        let repeated = repeated(keys.collect());
         let mut records = Vec::new();
         let mut responses = Vec::new();
-        for (i, resource) in request.resources.iter().enumerate() {
-            if keys[..i].contains(&keys[i]) {
-                continue;
-            }
-            let result = if keys[i + 1..].contains(&keys[i]) {
-                Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate resource."))
+        for resource in &request.resources {
+            let is_repeated = repeated.contains(&(resource.resource_type, resource.resource_name.as_ref()));
+            let nulls = resource.configs.iter().filter(|c| c.config_operation != DELETE && c.value.is_none());
+            let checked = check_shape(is_repeated, resource.configs.iter().map(|c| c.name.as_ref()).collect())
+                .and_then(|()| check_nulls(nulls.map(|c| c.name.as_ref()).collect()));
+            let result = if let Err(error) = checked {
+                Err(error)
             } else {
                 let target = ConfigResource { kind: resource.resource_type, name: resource.resource_name.to_string() };
                 let changes = resource.configs.iter().map(|c| self.incremental_change(&target, c));
                 let changes: Result<Vec<Change>, ApiError> = changes.collect();
-                changes.and_then(|changes| self.config_records(&target, changes, &mut records))
+                changes.and_then(|changes| self.config_records(&target, changes, forwarded, &mut records))
             };
             let (error_code, error_message) = outcome(result);
             responses.push(AlterConfigsResourceResponse {
@@ -65,18 +73,20 @@ impl Controller {
     pub fn alter_configs(
         &mut self,
         request: &AlterConfigsRequest<'_>,
+        forwarded: bool,
     ) -> ControllerResult<AlterConfigsResponse<'static>> {
         use alter_configs_response::AlterConfigsResourceResponse;
-        let keys: Vec<(i8, &str)> =
-            request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_ref())).collect();
+        let keys = request.resources.iter().map(|r| (r.resource_type, r.resource_name.as_ref()));
+        let repeated = repeated(keys.collect());
         let mut records = Vec::new();
         let mut responses = Vec::new();
-        for (i, resource) in request.resources.iter().enumerate() {
-            if keys[..i].contains(&keys[i]) {
-                continue;
-            }
-            let result = if keys[i + 1..].contains(&keys[i]) {
-                Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate resource."))
+        for resource in &request.resources {
+            let is_repeated = repeated.contains(&(resource.resource_type, resource.resource_name.as_ref()));
+            let nulls = resource.configs.iter().filter(|c| c.value.is_none());
+            let checked = check_shape(is_repeated, resource.configs.iter().map(|c| c.name.as_ref()).collect())
+                .and_then(|()| check_nulls(nulls.map(|c| c.name.as_ref()).collect()));
+            let result = if let Err(error) = checked {
+                Err(error)
             } else {
                 let target = ConfigResource { kind: resource.resource_type, name: resource.resource_name.to_string() };
                 let named =
@@ -86,7 +96,7 @@ impl Controller {
                 let missing = present.filter(|key| !resource.configs.iter().any(|c| c.name == **key));
                 let missing: Vec<Change> = missing.map(|key| (key.clone(), None)).collect();
                 changes.extend(missing);
-                self.config_records(&target, changes, &mut records)
+                self.config_records(&target, changes, forwarded, &mut records)
             };
             let (error_code, error_message) = outcome(result);
             responses.push(AlterConfigsResourceResponse {
@@ -106,10 +116,6 @@ impl Controller {
         target: &ConfigResource,
         config: &incremental_alter_configs_request::AlterableConfig<'_>,
     ) -> Result<Change, ApiError> {
-        const SET: i8 = 0;
-        const DELETE: i8 = 1;
-        const APPEND: i8 = 2;
-        const SUBTRACT: i8 = 3;
         let name = config.name.to_string();
         let value = config.value.as_deref();
         match (config.config_operation, value) {
@@ -150,6 +156,7 @@ impl Controller {
         &self,
         target: &ConfigResource,
         changes: Vec<Change>,
+        forwarded: bool,
         records: &mut Vec<Record>,
     ) -> Result<(), ApiError> {
         let invalid = |why: String| Err(ApiError::new(ErrorCode::InvalidConfig, why));
@@ -173,7 +180,7 @@ impl Controller {
             }
             wanted.insert(name, value);
         }
-        self.check_resource(target, &after)?;
+        self.check_resource(target, &after, forwarded)?;
         let current = self.image.configs.get(target);
         for (name, value) in wanted {
             let is_same = current.and_then(|c| c.get(&name)) == value.as_ref();
@@ -190,7 +197,12 @@ impl Controller {
         Ok(())
     }
 
-    fn check_resource(&self, target: &ConfigResource, after: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    fn check_resource(
+        &self,
+        target: &ConfigResource,
+        after: &BTreeMap<String, String>,
+        forwarded: bool,
+    ) -> Result<(), ApiError> {
         let invalid = |why: &str| Err(ApiError::new(ErrorCode::InvalidRequest, why));
         match target.kind {
             TOPIC if target.name.is_empty() => invalid("Default topic resources are not allowed."),
@@ -212,15 +224,25 @@ impl Controller {
                 }
                 Ok(id) => {
                     let why = format!("No node with id {id} found.");
-                    Err(ApiError::new(ErrorCode::BrokerIdNotRegistered, why))
+                    // A broker would not even have asked the controller.
+                    let code = if forwarded { ErrorCode::InvalidRequest } else { ErrorCode::BrokerIdNotRegistered };
+                    Err(ApiError::new(code, why))
                 }
             },
             GROUP if target.name.is_empty() => invalid("Default group resources are not allowed."),
-            GROUP | CLIENT_METRICS => Ok(()),
+            GROUP => {
+                let checked = config::validate_group_configs(after, self.dynamic_configs(), &self.settings.node);
+                checked.map_err(|why| ApiError::new(ErrorCode::InvalidConfig, why))
+            }
+            CLIENT_METRICS if target.name.is_empty() => invalid("Subscription name can't be empty"),
+            CLIENT_METRICS => {
+                config::validate_client_metrics_configs(after).map_err(|(code, why)| ApiError::new(code, why))
+            }
             BROKER_LOGGER => invalid("the levels of a broker's loggers are altered at that broker"),
             kind => {
-                let why = format!("Unknown resource type {kind}.");
-                Err(ApiError::new(ErrorCode::UnsupportedVersion, why))
+                let why = format!("Unknown resource type {kind}");
+                let code = if forwarded { ErrorCode::InvalidRequest } else { ErrorCode::UnsupportedVersion };
+                Err(ApiError::new(code, why))
             }
         }
     }
@@ -250,8 +272,9 @@ impl Controller {
         explicit: &BTreeMap<String, String>,
     ) -> Vec<CreatableTopicConfigs<'static>> {
         let entry = |entry: config::ConfigEntry| CreatableTopicConfigs {
+            // The topic's own values are told as they were written.
+            value: explicit.get(&entry.name).cloned().or(entry.value).map(Into::into),
             name: entry.name.into(),
-            value: entry.value.map(Into::into),
             read_only: entry.read_only,
             config_source: entry.source as i8,
             is_sensitive: entry.is_sensitive,
@@ -285,16 +308,40 @@ fn key(kind: i8, name: &str) -> Option<&'static config::ConfigKey> {
         TOPIC => config::topic_key(name),
         BROKER => config::broker_key(name),
         GROUP => config::group_key(name),
+        CLIENT_METRICS => config::client_metrics_key(name),
         _ => None,
     }
 }
 
 /// Keys whose values are lists, which APPEND and SUBTRACT may change.
 fn is_list(kind: i8, name: &str) -> bool {
-    match kind {
-        CLIENT_METRICS => matches!(name, "metrics" | "match"),
-        _ => key(kind, name).is_some_and(|key| key.config_type == config::ConfigType::List),
+    key(kind, name).is_some_and(|key| key.config_type == config::ConfigType::List)
+}
+
+/// Each resource once, and in it each key once.
+fn check_shape(is_repeated: bool, names: Vec<&str>) -> Result<(), ApiError> {
+    let invalid = |why: &str| Err(ApiError::new(ErrorCode::InvalidRequest, why));
+    if is_repeated {
+        return invalid("Each resource must appear at most once.");
     }
+    if !repeated(names).is_empty() {
+        return invalid("Error due to duplicate config keys");
+    }
+    Ok(())
+}
+
+/// What is there more than once.
+fn repeated<T: Ord + Copy>(mut all: Vec<T>) -> BTreeSet<T> {
+    all.sort_unstable();
+    all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0]).collect()
+}
+
+fn check_nulls(names: Vec<&str>) -> Result<(), ApiError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let why = format!("Null value not supported for : {}", names.join(", "));
+    Err(ApiError::new(ErrorCode::InvalidRequest, why))
 }
 
 fn list_default(kind: i8, name: &str) -> Option<&'static str> {

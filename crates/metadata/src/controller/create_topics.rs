@@ -34,20 +34,15 @@ impl Controller {
         let is_excessive = self.partitions_wanted(request) > RECORDS_MAX_PER_OPERATION as i64;
         let mut records = Vec::new();
         let mut topics = Vec::with_capacity(request.topics.len());
-        // Names of this request, for collisions among themselves.
-        let mut taken: BTreeMap<String, String> = BTreeMap::new();
         for topic in request.topics.iter().filter(|t| !repeated.contains(&t.name.as_ref())) {
             let created = if is_excessive {
                 let why = "Excessively large number of partitions per request.";
                 Err(ApiError::new(ErrorCode::PolicyViolation, why))
             } else {
-                self.new_topic(topic, &taken, records.len())
+                self.new_topic(topic, records.len())
             };
             topics.push(match created {
                 Ok(new) => {
-                    if has_collision_chars(&topic.name) {
-                        taken.insert(unify_collision_chars(&topic.name), topic.name.clone().into_owned());
-                    }
                     let result = self.creatable_result(&topic.name, &new);
                     records.extend(new.records);
                     result
@@ -72,13 +67,8 @@ impl Controller {
         request.topics.iter().map(wanted).sum()
     }
 
-    fn new_topic(
-        &mut self,
-        topic: &CreatableTopic<'_>,
-        taken: &BTreeMap<String, String>,
-        records_before: usize,
-    ) -> Result<NewTopic, ApiError> {
-        self.check_new_name(&topic.name, taken)?;
+    fn new_topic(&mut self, topic: &CreatableTopic<'_>, records_before: usize) -> Result<NewTopic, ApiError> {
+        self.check_new_name(&topic.name)?;
         let configs = self.creation_configs(topic)?;
         let partitions = self.new_assignment(topic)?;
         let id = self.random_uuid();
@@ -97,7 +87,8 @@ impl Controller {
         Ok(NewTopic { id, configs, partitions, records })
     }
 
-    fn check_new_name(&self, name: &str, taken: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    /// Collisions with other names of the same request are not looked for: Kafka does not, either.
+    fn check_new_name(&self, name: &str) -> Result<(), ApiError> {
         if name == CLUSTER_METADATA_TOPIC {
             let why = format!("Creation of internal topic {CLUSTER_METADATA_TOPIC} is prohibited.");
             return Err(ApiError::new(ErrorCode::InvalidRequest, why));
@@ -111,7 +102,7 @@ impl Controller {
             let unified = unify_collision_chars(name);
             let other =
                 self.image.topic_ids.keys().find(|n| has_collision_chars(n) && unify_collision_chars(n) == unified);
-            if let Some(other) = other.or_else(|| taken.get(&unified)) {
+            if let Some(other) = other {
                 let why = format!("Topic '{name}' collides with existing topic: {other}");
                 return Err(ApiError::new(ErrorCode::InvalidTopicException, why));
             }

@@ -112,10 +112,7 @@ impl Controller {
         let election = match request.election_type {
             0 => Election::Preferred,
             1 => Election::Unclean,
-            _ => {
-                let error_code = ErrorCode::InvalidRequest as i16;
-                return refused(ElectLeadersResponse { error_code, ..Default::default() });
-            }
+            unknown => return refused(unknown_election(request, unknown)),
         };
         let asked: Vec<(String, Vec<i32>)> = match &request.topic_partitions {
             Some(topics) => topics.iter().map(|t| (t.topic.clone().into_owned(), t.partitions.clone())).collect(),
@@ -166,14 +163,14 @@ impl Controller {
             Election::Unclean | Election::Online => !partition.has_leader(),
         };
         if !is_needed {
-            return Err(ErrorCode::ElectionNotNeeded.into());
+            return Err(not_needed());
         }
         if records.len() >= RECORDS_MAX_PER_OPERATION {
             return Err(ApiError::new(ErrorCode::PolicyViolation, "the request asks for too many elections at once"));
         }
         let already = |r: &Record| matches!(r, MetadataRecord::PartitionChange(c) if c.topic_id == found.id && c.partition_id == number);
         if records.iter().any(already) {
-            return Err(ErrorCode::ElectionNotNeeded.into());
+            return Err(not_needed());
         }
         let mut change = self.change(found.id, number, partition);
         change.election = election;
@@ -183,5 +180,31 @@ impl Controller {
             None => return Err(ErrorCode::EligibleLeadersNotAvailable.into()),
         }
         Ok(())
+    }
+}
+
+fn not_needed() -> ApiError {
+    ApiError::new(ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition.")
+}
+
+/// Every partition that was asked for has the error.
+fn unknown_election(request: &ElectLeadersRequest<'_>, election: i8) -> ElectLeadersResponse<'static> {
+    let why = format!("Unknown election type {election}");
+    let (error_code, error_message) = outcome(Err(ApiError::new(ErrorCode::InvalidRequest, why)));
+    let refused = |partition: &i32| elect_leaders_response::PartitionResult {
+        partition_id: *partition,
+        error_code,
+        error_message: error_message.clone(),
+        ..Default::default()
+    };
+    let topics = request.topic_partitions.iter().flatten().map(|topic| elect_leaders_response::ReplicaElectionResult {
+        topic: own(&topic.topic),
+        partition_result: topic.partitions.iter().map(refused).collect(),
+        ..Default::default()
+    });
+    ElectLeadersResponse {
+        error_code: ErrorCode::InvalidRequest as i16,
+        replica_election_results: topics.collect(),
+        ..Default::default()
     }
 }

@@ -38,7 +38,9 @@ impl Controller {
         }
         let result = |update: &update_features_request::FeatureUpdateKey<'_>| {
             let feature = own(&update.feature);
-            update_features_response::UpdatableFeatureResult { feature, error_message: None, ..Default::default() }
+            // Kafka fills in the name of "no error".
+            let error_message = Some("NONE".into());
+            update_features_response::UpdatableFeatureResult { feature, error_message, ..Default::default() }
         };
         // Version 2 has no results; they are not written there.
         let results = request.feature_updates.iter().map(result).collect();

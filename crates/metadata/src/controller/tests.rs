@@ -617,7 +617,7 @@ fn min_isr_changes_clear_the_eligible_replicas() {
             ..Default::default()
         };
         let request = IncrementalAlterConfigsRequest { resources: vec![resource], ..Default::default() };
-        let result = cluster.controller.incremental_alter_configs(&request);
+        let result = cluster.controller.incremental_alter_configs(&request, true);
         cluster.append(result.records);
         ErrorCode::from_i16(result.response.responses[0].error_code)
     };

@@ -1,5 +1,7 @@
 //! Topic names, and DeleteTopics (`ControllerApis.deleteTopics`).
 
+use std::collections::BTreeMap;
+
 use protocol::error::ErrorCode;
 use protocol::messages::delete_topics_response::DeletableTopicResult;
 use protocol::messages::*;
@@ -40,8 +42,8 @@ pub(super) fn unify_collision_chars(name: &str) -> String {
 /// What a request means by a topic.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Named {
-    Name(String),
     Id(Uuid),
+    Name(String),
 }
 
 impl Controller {
@@ -52,8 +54,8 @@ impl Controller {
     ) -> ControllerResult<DeleteTopicsResponse<'static>> {
         let mut asked: Vec<Named> = request.topic_names.iter().map(|n| Named::Name(n.clone().into_owned())).collect();
         let mut responses = Vec::new();
+        let invalid = |why: &str| Err(ApiError::new(ErrorCode::InvalidRequest, why));
         for topic in &request.topics {
-            let invalid = |why: &str| Err(ApiError::new(ErrorCode::InvalidRequest, why));
             match (&topic.name, topic.topic_id.is_zero()) {
                 (None, true) => {
                     responses.push(deleted(None, Uuid::ZERO, invalid("Neither topic name nor id were specified.")));
@@ -66,70 +68,79 @@ impl Controller {
                 }
             }
         }
-        asked.sort();
-        let mut records: Vec<Record> = Vec::new();
-        let mut gone: Vec<Uuid> = Vec::new();
-        for same in asked.chunk_by(|a, b| a == b) {
-            let (name, id, result) = self.deletion(&same[0], same.len(), version, &gone);
-            let result = result.and_then(|()| {
-                if records.len() >= RECORDS_MAX_PER_OPERATION {
-                    return Err(ApiError::new(
-                        ErrorCode::PolicyViolation,
-                        "the request deletes too many topics at once",
-                    ));
-                }
-                gone.push(id);
-                let record = RemoveTopicRecord { topic_id: id, ..Default::default() };
-                records.push(MetadataRecord::RemoveTopic(record));
-                Ok(())
+        let (asked, repeated) = once(asked);
+        for named in repeated {
+            responses.push(match named {
+                Named::Name(name) => deleted(Some(&name), Uuid::ZERO, invalid("Duplicate topic name.")),
+                Named::Id(id) => deleted(None, id, invalid("Duplicate topic id.")),
             });
-            responses.push(deleted(name.as_deref(), id, result));
+        }
+        let (topics, refusals) = self.deletions(asked);
+        responses.extend(refusals);
+        let mut records: Vec<Record> = Vec::new();
+        for (id, name) in topics {
+            let result = if !self.settings.node.delete_topic_enable {
+                // Version 3 brought the error code for it.
+                let error = if version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
+                Err(error.into())
+            } else if records.len() >= RECORDS_MAX_PER_OPERATION {
+                Err(ApiError::new(ErrorCode::PolicyViolation, "the request deletes too many topics at once"))
+            } else {
+                records.push(MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id: id, ..Default::default() }));
+                Ok(())
+            };
+            responses.push(deleted(Some(&name), id, result));
         }
         let records = self.emit(records);
         ControllerResult { records, response: DeleteTopicsResponse { responses, ..Default::default() } }
     }
 
-    /// The topic that is meant, and whether it can be deleted.
-    fn deletion(
-        &self,
-        named: &Named,
-        times: usize,
-        version: i16,
-        gone: &[Uuid],
-    ) -> (Option<String>, Uuid, Result<(), ApiError>) {
-        let invalid = |why: &str| Err(ApiError::new(ErrorCode::InvalidRequest, why));
-        let (name, id) = match named {
-            Named::Name(name) => (Some(name.clone()), self.image.topic_ids.get(name).copied()),
-            Named::Id(id) => {
-                let topic = self.image.topics.get(id);
-                (topic.map(|t| t.name.clone()), Some(*id).filter(|_| topic.is_some()))
-            }
-        };
-        let shown = match named {
-            Named::Name(_) => id.unwrap_or(Uuid::ZERO),
-            Named::Id(id) => *id,
-        };
-        let result = if !self.settings.node.delete_topic_enable {
-            // Version 3 brought the error code for it.
-            let error = if version < 3 { ErrorCode::InvalidRequest } else { ErrorCode::TopicDeletionDisabled };
-            Err(error.into())
-        } else if times > 1 {
+    /// The topics that are meant, each once, and what is none. A topic that is meant by its name and by its id is not
+    /// deleted.
+    fn deletions(&self, asked: Vec<Named>) -> (BTreeMap<Uuid, String>, Vec<DeletableTopicResult<'static>>) {
+        let mut topics = BTreeMap::new();
+        let mut refusals = Vec::new();
+        for named in asked {
             match named {
-                Named::Name(_) => invalid("Duplicate topic name."),
-                Named::Id(_) => invalid("Duplicate topic id."),
+                Named::Id(id) => match self.image.topics.get(&id) {
+                    Some(topic) => drop(topics.insert(id, topic.name.clone())),
+                    None => {
+                        let why = ApiError::new(ErrorCode::UnknownTopicId, "This server does not host this topic ID.");
+                        refusals.push(deleted(None, id, Err(why)));
+                    }
+                },
+                Named::Name(name) => match self.image.topic_ids.get(&name) {
+                    None => {
+                        let why = "This server does not host this topic-partition.";
+                        let why = ApiError::new(ErrorCode::UnknownTopicOrPartition, why);
+                        refusals.push(deleted(Some(&name), Uuid::ZERO, Err(why)));
+                    }
+                    Some(id) if topics.contains_key(id) => {
+                        topics.remove(id);
+                        let why = "The provided topic name maps to an ID that was already supplied.";
+                        let why = Err(ApiError::new(ErrorCode::InvalidRequest, why));
+                        refusals.push(deleted(Some(&name), *id, why));
+                    }
+                    Some(id) => drop(topics.insert(*id, name)),
+                },
             }
-        } else if id.is_none() {
-            match named {
-                Named::Name(_) => Err(ErrorCode::UnknownTopicOrPartition.into()),
-                Named::Id(_) => Err(ErrorCode::UnknownTopicId.into()),
-            }
-        } else if id.is_some_and(|id| gone.contains(&id)) {
-            invalid("The provided topic name maps to an ID that was already supplied.")
-        } else {
-            Ok(())
-        };
-        (name, shown, result)
+        }
+        (topics, refusals)
     }
+}
+
+/// What is there once, ids first, and what is there more often.
+fn once(mut asked: Vec<Named>) -> (Vec<Named>, Vec<Named>) {
+    asked.sort();
+    let (mut once, mut repeated) = (Vec::new(), Vec::new());
+    for same in asked.chunk_by(|a, b| a == b) {
+        match same {
+            [one] => once.push(one.clone()),
+            [one, ..] => repeated.push(one.clone()),
+            [] => {}
+        }
+    }
+    (once, repeated)
 }
 
 fn deleted(name: Option<&str>, topic_id: Uuid, result: Result<(), ApiError>) -> DeletableTopicResult<'static> {

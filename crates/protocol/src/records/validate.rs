@@ -49,11 +49,17 @@ pub struct ValidationError {
     pub code: ErrorCode,
     pub message: Option<String>,
     pub faults: Vec<RecordFault>,
+    /// Kafka sees it before it looks for the log (`ProduceRequest.validateRecords`).
+    pub is_shape: bool,
 }
 
 impl ValidationError {
     fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: Some(message.into()), faults: Vec::new() }
+        Self { code, message: Some(message.into()), faults: Vec::new(), is_shape: false }
+    }
+
+    fn shape(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { is_shape: true, ..Self::new(code, message) }
     }
 }
 
@@ -74,7 +80,8 @@ impl From<RecordError> for ValidationError {
             RecordError::Decompression(_) => ErrorCode::UnknownServerError,
             _ => ErrorCode::CorruptMessage,
         };
-        ValidationError::new(code, error.to_string())
+        let is_shape = matches!(error, RecordError::UnsupportedMagic(_));
+        ValidationError { is_shape, ..ValidationError::new(code, error.to_string()) }
     }
 }
 
@@ -82,15 +89,16 @@ impl From<RecordError> for ValidationError {
 pub fn validate(bytes: &[u8], rules: &Rules, scratch: &mut Scratch) -> Result<Validated, ValidationError> {
     let invalid = |message: &str| ValidationError::new(ErrorCode::InvalidRecord, message);
     let mut batches = Batches::new(bytes);
-    let batch = batches.next().ok_or_else(|| invalid("the partition's records hold no whole batch"))??;
+    let shape = |message: &str| ValidationError::shape(ErrorCode::InvalidRecord, message);
+    let batch = batches.next().ok_or_else(|| shape("the partition's records hold no whole batch"))??;
     let is_alone = batches.rest().is_empty();
     if !is_alone && batches.next().is_some() {
-        return Err(invalid("the partition's records hold more than one batch"));
+        return Err(shape("the partition's records hold more than one batch"));
     }
     let header = batch.header;
     let compression = header.compression()?;
     if compression == Compression::Zstd && rules.produce_version < ZSTD_FROM_PRODUCE_VERSION {
-        return Err(ValidationError::new(
+        return Err(ValidationError::shape(
             ErrorCode::UnsupportedCompressionType,
             "zstd needs Produce version 7 or newer",
         ));
@@ -107,6 +115,9 @@ pub fn validate(bytes: &[u8], rules: &Rules, scratch: &mut Scratch) -> Result<Va
     }
     if header.records_count <= 0 || header.records_count - 1 != header.last_offset_delta {
         return Err(invalid("the number of records differs from the range of offsets"));
+    }
+    if header.base_offset != 0 {
+        return Err(invalid("offsets of a producer's batch begin at 0"));
     }
     if header.is_control() {
         return Err(invalid("clients may not write control records"));
@@ -141,7 +152,7 @@ fn check_records(batch: &Batch<'_>, rules: &Rules, scratch: &mut Scratch) -> Res
     } else {
         "One or more records have been rejected"
     };
-    Err(ValidationError { code, message: Some(message.to_owned()), faults })
+    Err(ValidationError { faults, ..ValidationError::new(code, message) })
 }
 
 fn record_fault(record: &super::Record<'_>, rules: &Rules) -> Option<(ErrorCode, String)> {
