@@ -138,6 +138,7 @@ impl<'a> Swap<'a> {
         self.start_all(side)?;
         let told = self.work(side).map_err(|why| format!("round {} with {side:?}: {why}", self.round))?;
         self.end_all(end)?;
+        can_be_taken_over(self.env, &self.cluster)?;
         notes.push(format!(
             "{:>3.0} s: round {} by {side:?}, {told}, {} after {:.1} s",
             self.started.elapsed().as_secs_f64(),
@@ -175,6 +176,14 @@ impl<'a> Swap<'a> {
         self.seen = Some(self.ask("describe")?);
         Ok(format!("{} found", found.trim()))
     }
+}
+
+/// `zwirn storage check` finds nothing against directories that either side left.
+fn can_be_taken_over(env: &Env, cluster: &Cluster) -> Result<(), String> {
+    NODES.iter().try_for_each(|id| {
+        let dir = cluster.node(*id).log_dir.to_string_lossy().into_owned();
+        env.zwirn(&["storage", "check", &dir])?.good().map(drop)
+    })
 }
 
 /// With a heap as small as it can be: three of them run at once, on a machine of two cores perhaps.

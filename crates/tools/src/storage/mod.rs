@@ -1,9 +1,12 @@
 //! `kafka-storage`: formats the directories of a node before its first start, and says what is in them.
 
+mod check;
 mod checkpoint;
 pub(crate) mod features;
 mod format;
 mod info;
+
+use std::path::PathBuf;
 
 use metadata::config::{NodeConfig, Outside};
 
@@ -22,6 +25,7 @@ const PROGRAM: Program = Program {
         "zwirn storage random-uuid",
         "zwirn storage format -t M0_d6kXpTzqjJ1XHWxU1jA -c server-1.properties",
         "zwirn storage info -c server-1.properties",
+        "zwirn storage check /var/lib/kafka/data-1 /var/lib/kafka/data-2",
     ],
     options: &[],
     commands: &[
@@ -29,6 +33,12 @@ const PROGRAM: Program = Program {
             name: "info",
             about: "Show the directories and whom they belong to.",
             options: &[CONFIG],
+            exclusive: &[],
+        },
+        Command {
+            name: "check",
+            about: "Say whether directories, of Apache Kafka perhaps, can be taken over as they are: check DIR…",
+            options: &[value("config", "-c", "Take the directories from this server.properties.")],
             exclusive: &[],
         },
         Command {
@@ -64,6 +74,12 @@ const PROGRAM: Program = Program {
 };
 
 pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
+    // Directories stand by themselves; everything else is a matter of options.
+    let is_check = args.first().is_some_and(|command| command == "check");
+    if is_check && args.len() > 1 && args.iter().all(|arg| !arg.starts_with('-')) {
+        let dirs: Vec<PathBuf> = args.iter().skip(1).map(PathBuf::from).collect();
+        return check::run(&dirs, terminal);
+    }
     let parsed = match PROGRAM.parse(args, terminal) {
         Ok(parsed) => parsed,
         Err(code) => return code,
@@ -77,6 +93,8 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
     };
     let result = match (parsed.command, &config) {
         ("info", Some(config)) => return info::run(config, terminal),
+        ("check", Some(config)) => return check::run(&format::directories(config), terminal),
+        ("check", None) => return PROGRAM.refuse(args, "name directories, or give --config", terminal),
         ("format", Some(config)) => {
             Formatting::of(&parsed, config).and_then(|formatting| format(&formatting, terminal))
         }
