@@ -91,6 +91,8 @@ impl Node {
         if !self.replicas.is_published {
             self.replicas.is_published = true;
             self.set_strays_aside();
+        }
+        if !self.early.is_done() {
             self.answer_early(now);
         }
         tracing::trace!(offset = self.replay.next - 1, "published");

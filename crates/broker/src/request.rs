@@ -33,9 +33,11 @@ impl Context {
     }
 }
 
-/// Requests that came before the node knew the cluster.
+/// Requests that came before the node knew the cluster and was part of it.
 #[derive(Default)]
 pub(crate) struct Early {
+    /// This broker has been unfenced since it started.
+    is_open: bool,
     requests: Vec<(Context, Vec<u8>, usize)>,
     bytes: usize,
 }
@@ -44,6 +46,10 @@ pub(crate) struct Early {
 const EARLY_BYTES_MAX: usize = 4 << 20;
 
 impl Early {
+    pub(crate) fn is_done(&self) -> bool {
+        self.is_open && self.requests.is_empty()
+    }
+
     fn hold(&mut self, cx: Context, frame: &[u8], body_at: usize) -> Result<(), String> {
         if self.bytes + frame.len() > EARLY_BYTES_MAX {
             return Err("this node has not caught up with the cluster, and too many wait for it".to_owned());
@@ -114,19 +120,33 @@ impl Node {
     }
 
     /// What a node that has just started replayed of the metadata log is of the past: its old leaders, its own ISR
-    /// before it died. Apache Kafka does not read from clients before it has caught up; here only the questions about
-    /// the cluster wait, since the node knows by itself which partitions it leads.
+    /// before it died. Apache Kafka does not listen for clients before it is unfenced; here only what concerns the
+    /// cluster waits, since the node knows by itself which partitions it leads.
     fn is_too_early(&self, cx: &Context) -> bool {
-        let asks_about_cluster = matches!(
-            cx.reply.key,
-            ApiKey::Metadata | ApiKey::DescribeCluster | ApiKey::DescribeTopicPartitions | ApiKey::DescribeConfigs
-        );
-        cx.kind == ListenerKind::Broker && asks_about_cluster && !self.replicas.is_published
+        if cx.kind != ListenerKind::Broker || self.early.is_open {
+            return false;
+        }
+        match cx.reply.key {
+            ApiKey::Metadata | ApiKey::DescribeCluster | ApiKey::DescribeTopicPartitions | ApiKey::DescribeConfigs => {
+                // A list without brokers says nothing to anybody.
+                !self.replicas.is_published || self.image.brokers.values().all(|b| b.fenced)
+            }
+            // The controller would place nothing on a broker that is fenced.
+            key => key.is_forwardable() || key == ApiKey::AlterConfigs,
+        }
     }
 
-    /// The cluster is known now: whoever asked before gets the answer.
+    /// Something was published: whoever can be answered now is.
     pub(crate) fn answer_early(&mut self, now: Now) {
+        let epoch = self.lifecycle.as_ref().map_or(-1, |lifecycle| lifecycle.broker_epoch);
+        let own = self.image.brokers.get(&self.config.node_id);
+        self.early.is_open |= own.is_some_and(|broker| !broker.fenced && broker.epoch == epoch);
         for (cx, mut frame, body_at) in self.early.take() {
+            if self.is_too_early(&cx) {
+                // There was room for it before.
+                let _ = self.early.hold(cx, &frame, body_at);
+                continue;
+            }
             let result = self.dispatch(&cx, &mut frame, body_at, now);
             if let (Err(error), Some(conn)) = (result, cx.reply.to.conn()) {
                 self.close_connection(conn, format!("{} request: {error}", cx.reply.key.name()));

@@ -25,7 +25,7 @@ pub fn script(script: &Script, theirs: &[Said], ours: &[Said], rules: &Rules, re
         };
         let mut lines = Vec::new();
         for (path, a, b) in differences(theirs, ours, rules, &mut result.counts.fields) {
-            match differs.iter().position(|rule| excuses(rule, &theirs.api, &rules::plain(&path), &b)) {
+            match differs.iter().position(|rule| excuses(rule, &theirs.api, &path, &b)) {
                 Some(rule) => {
                     seen.insert((theirs.step, rule));
                     result.counts.deliberate += 1;
@@ -61,7 +61,10 @@ pub fn script(script: &Script, theirs: &[Said], ours: &[Said], rules: &Rules, re
 }
 
 fn excuses(rule: &Differs, api: &str, path: &str, ours: &str) -> bool {
-    let is_there = rule.path == "*" || path == rule.path || rules::matches(&format!("{api}.{}", rule.path), path);
+    let plain = rules::plain(path);
+    let (full, path) = (path, plain.as_str());
+    let whole = format!("{api}.{}", rule.path);
+    let is_there = rule.path == "*" || full == whole || path == rule.path || rules::matches(&whole, path);
     is_there && (!rule.is_lack || ours == MISSING || ours.ends_with(ELEMENTS))
 }
 
@@ -76,8 +79,9 @@ fn differences(theirs: &Said, ours: &Said, rules: &Rules, fields: &mut usize) ->
         let (a, b) = (a.get(path).unwrap_or(&missing), b.get(path).unwrap_or(&missing));
         let plain = rules::plain(path);
         let both_worded = rules.is_worded(&plain) && a.starts_with('"') && b.starts_with('"');
+        let is_more = rules.is_told(&plain) && a == "null" && b.starts_with('"');
         let both_ignored = rules.is_ignored(&plain) && a != "null" && b != "null" && *a != missing && *b != missing;
-        if a != b && !both_ignored && (!both_worded || std::env::var_os("CONVERSATIONS_WORDS").is_some()) {
+        if a != b && !both_ignored && !is_more && (!both_worded || std::env::var_os("CONVERSATIONS_WORDS").is_some()) {
             out.push((path.clone(), a.clone(), b.clone()));
         }
     }

@@ -5,6 +5,7 @@ pub struct Rules {
     ignored: Vec<String>,
     numbered: Vec<String>,
     worded: Vec<String>,
+    told: Vec<String>,
     /// A list and the field by which it is sorted.
     sorted: Vec<(String, String)>,
 }
@@ -17,6 +18,7 @@ impl Rules {
                 ["ignore", path] => rules.ignored.push(path.to_owned()),
                 ["number", path] => rules.numbered.push(path.to_owned()),
                 ["words", path] => rules.worded.push(path.to_owned()),
+                ["told", path] => rules.told.push(path.to_owned()),
                 ["sort", list, "by", field] => rules.sorted.push((list.to_owned(), field.to_owned())),
                 _ => return Err(format!("rules: {line:?}")),
             }
@@ -37,6 +39,11 @@ impl Rules {
     /// Texts for people: each has its own words.
     pub fn is_worded(&self, path: &str) -> bool {
         self.worded.iter().any(|rule| matches(rule, path))
+    }
+
+    /// Where we have words and Kafka has none.
+    pub fn is_told(&self, path: &str) -> bool {
+        self.told.iter().any(|rule| matches(rule, path))
     }
 
     pub fn sort_key(&self, path: &str) -> Option<&str> {

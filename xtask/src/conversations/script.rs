@@ -49,6 +49,8 @@ pub enum What {
     /// Wait until the topics are there.
     Await(Vec<String>),
     Gone(Vec<String>),
+    /// Ask until there is no error.
+    Settle(Request),
     PauseMs(u64),
     /// A new connection.
     New,
@@ -133,11 +135,11 @@ fn parse_step(lines: &[&str]) -> Result<What, String> {
         "at" if tail == "broker" => What::At(Listener::Broker),
         "frame" => What::Frame(hex(&joined())?),
         "bytes" => What::Bytes(hex(&joined())?),
-        "quiet" | "timed" => match parse_step(&[&[tail], rest].concat())? {
+        "quiet" | "timed" | "settle" => match parse_step(&[&[tail], rest].concat())? {
             What::Request(mut request) => {
                 request.is_quiet |= word == "quiet";
                 request.is_timed |= word == "timed";
-                What::Request(request)
+                if word == "settle" { What::Settle(request) } else { What::Request(request) }
             }
             _ => return Err(format!("{word} what?")),
         },

@@ -92,6 +92,7 @@ impl Talk<'_> {
             }
             What::Bytes(bytes) => self.raw(number, step.line, bytes)?,
             What::Request(request) => self.request(number, step.line, request)?,
+            What::Settle(request) => self.settle(request)?,
         }
         Ok(())
     }
@@ -173,13 +174,8 @@ impl Talk<'_> {
 
     fn raw(&mut self, step: usize, line: usize, bytes: &[u8]) -> Result<(), String> {
         let heard = self.exchange(bytes, false)?;
-        let lines = match &heard {
-            Heard::Frame(frame) => {
-                let bytes: String = frame.iter().take(60).map(|b| format!("{b:02x}")).collect();
-                vec![("frame".to_owned(), format!("{} bytes: {bytes}", frame.len()))]
-            }
-            _ => Vec::new(),
-        };
+        // What is in it is a matter of the moment.
+        let lines = Vec::new();
         self.note((step, line), ("bytes", String::new()), &heard, lines);
         Ok(())
     }
@@ -266,13 +262,28 @@ impl Talk<'_> {
         }
     }
 
+    fn settle(&mut self, request: &script::Request) -> Result<(), String> {
+        let version = *self.versions(request)?.first().ok_or("no version")?;
+        let started = Instant::now();
+        while find(&self.ask_for(&request.api, version, &request.body)?, "ErrorCode").as_deref() != Some("0") {
+            if started.elapsed() > AWAIT_MAX {
+                return Err(format!("{} goes on to fail", request.api));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
     fn ask(&mut self, api: &str, version: i16, body: &str) -> Result<Value, String> {
-        let What::Request(request) = script::parse(api, &format!("{api} {version} {body}"))?.steps.remove(0).what
-        else {
-            return Err(format!("{body} is no request"));
-        };
+        match script::parse(api, &format!("{api} {version} {body}"))?.steps.remove(0).what {
+            What::Request(request) => self.ask_for(api, version, &request.body),
+            _ => Err(format!("{body} is no request")),
+        }
+    }
+
+    fn ask_for(&mut self, api: &str, version: i16, body: &script::Node) -> Result<Value, String> {
         self.correlation_id += 1;
-        let frame = self.schema.request(api, version, self.correlation_id, &request.body, &self.names)?;
+        let frame = self.schema.request(api, version, self.correlation_id, body, &self.names)?;
         let whole = [&(frame.len() as i32).to_be_bytes()[..], &frame].concat();
         match self.exchange(&whole, false)? {
             Heard::Frame(answer) => self.schema.response(api, version, &answer),

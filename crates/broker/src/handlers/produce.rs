@@ -8,7 +8,7 @@ use protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use protocol::messages::{ProduceRequest, ProduceResponse};
-use protocol::records::{Batch, ValidationError, recompress, validate};
+use protocol::records::{Batch, ValidationError, recompress, set_create_time, validate};
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Uuid};
 use replication::{AppendRefused, PartitionKey};
@@ -225,6 +225,9 @@ impl Node {
         if validated.header.is_transactional() {
             // No transaction coordinator exists here that could have begun one.
             return Err(ErrorCode::InvalidTxnState.into());
+        }
+        if let Some(max_timestamp) = validated.max_timestamp {
+            set_create_time(bytes, max_timestamp);
         }
         let appended = match validated.recompress {
             None => replica.partition.append_as_leader(bytes, AppendOrigin::Client, acks == -1, now),

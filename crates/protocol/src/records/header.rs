@@ -182,12 +182,22 @@ pub fn set_partition_leader_epoch(batch: &mut [u8], epoch: i32) {
     patch(batch, EPOCH_AT, &epoch.to_be_bytes());
 }
 
+/// `message.timestamp.type=CreateTime`, and a header that does not say so, or whose last time is not that of its records.
+pub fn set_create_time(batch: &mut [u8], max_timestamp: i64) {
+    let attributes = bytes_at(batch, ATTRIBUTES_AT).map_or(0, i16::from_be_bytes) & !LOG_APPEND_TIME;
+    set_time(batch, attributes, max_timestamp);
+}
+
 /// `message.timestamp.type=LogAppendTime`: the broker's clock replaces the producer's. Covered by the CRC, which is
 /// computed again.
 pub fn set_log_append_time(batch: &mut [u8], timestamp: i64) {
     let attributes = bytes_at(batch, ATTRIBUTES_AT).map_or(0, i16::from_be_bytes) | LOG_APPEND_TIME;
+    set_time(batch, attributes, timestamp);
+}
+
+fn set_time(batch: &mut [u8], attributes: i16, max_timestamp: i64) {
     patch(batch, ATTRIBUTES_AT, &attributes.to_be_bytes());
-    patch(batch, MAX_TIMESTAMP_AT, &timestamp.to_be_bytes());
+    patch(batch, MAX_TIMESTAMP_AT, &max_timestamp.to_be_bytes());
     let crc = crc32c(batch.get(ATTRIBUTES_AT..).unwrap_or_default());
     patch(batch, CRC_AT, &crc.to_be_bytes());
 }

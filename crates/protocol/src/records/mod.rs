@@ -18,8 +18,8 @@ pub use compression::{Compression, Scratch};
 pub use control::{ControlRecordType, control_key};
 pub use header::sequence_after;
 pub use header::{
-    BatchHeader, CRC_AT, HEADER_LEN, LOG_OVERHEAD, TimestampType, set_base_offset, set_log_append_time,
-    set_partition_leader_epoch,
+    BatchHeader, CRC_AT, HEADER_LEN, LOG_OVERHEAD, TimestampType, set_base_offset, set_create_time,
+    set_log_append_time, set_partition_leader_epoch,
 };
 pub use record::{Headers, Record, RecordIter};
 pub use validate::{RecordFault, Rules, Validated, ValidationError, recompress, validate};

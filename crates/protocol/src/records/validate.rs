@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::{Batch, BatchHeader, Batches, Compression, RecordError, Scratch};
+use super::{Batch, BatchHeader, Batches, Compression, RecordError, Scratch, TimestampType};
 use crate::error::ErrorCode;
 
 /// Record faults that one answer lists; Kafka lists all, which a client never reads.
@@ -35,6 +35,8 @@ pub struct Validated {
     pub header: BatchHeader,
     /// The batch must be written with this codec instead of its own.
     pub recompress: Option<Compression>,
+    /// The header says something else about the batch's last time than its records do; see [`super::set_create_time`].
+    pub max_timestamp: Option<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,18 +127,26 @@ pub fn validate(bytes: &[u8], rules: &Rules, scratch: &mut Scratch) -> Result<Va
     if header.has_producer_id() && (header.base_sequence < 0 || header.producer_epoch < 0) {
         return Err(invalid("a batch with a producer id needs an epoch and a sequence"));
     }
-    check_records(&batch, rules, scratch)?;
-    Ok(Validated { header, recompress: rules.compression.filter(|wanted| *wanted != compression) })
+    let last = check_records(&batch, rules, scratch)?;
+    let is_right = header.timestamp_type() == TimestampType::CreateTime && header.max_timestamp == last;
+    Ok(Validated {
+        header,
+        recompress: rules.compression.filter(|wanted| *wanted != compression),
+        max_timestamp: Some(last).filter(|_| rules.create_time && !is_right),
+    })
 }
 
-fn check_records(batch: &Batch<'_>, rules: &Rules, scratch: &mut Scratch) -> Result<(), ValidationError> {
+/// Returns the latest time of a record.
+fn check_records(batch: &Batch<'_>, rules: &Rules, scratch: &mut Scratch) -> Result<i64, ValidationError> {
     let mut code = ErrorCode::InvalidRecord;
     let mut faults = Vec::new();
+    let mut last = -1;
     for (expected, record) in (0..).zip(batch.records(scratch)?) {
         let record = record?;
         if record.offset_delta != expected {
             return Err(ValidationError::new(ErrorCode::InvalidRecord, "offsets within the batch are not consecutive"));
         }
+        last = last.max(record.timestamp);
         if let Some((fault, message)) = record_fault(&record, rules) {
             code = fault;
             if faults.len() < RECORD_FAULTS_MAX {
@@ -145,7 +155,7 @@ fn check_records(batch: &Batch<'_>, rules: &Rules, scratch: &mut Scratch) -> Res
         }
     }
     if faults.is_empty() {
-        return Ok(());
+        return Ok(last);
     }
     let message = if code == ErrorCode::InvalidTimestamp {
         "One or more records have been rejected due to invalid timestamp"
