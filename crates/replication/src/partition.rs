@@ -312,7 +312,9 @@ impl Partition {
 
     /// Rule 13: a log without any epoch cannot ask by epoch; only what is committed is known to be shared.
     pub fn truncate_without_epochs(&mut self, now: Now) -> Result<(), StorageError> {
-        if self.log.latest_epoch().is_none() && self.log.end_offset() > self.high_watermark {
+        // KIP-101: what every follower did once, and what lost records.
+        let planted = self.settings.mutations.truncate_to_high_watermark;
+        if (planted || self.log.latest_epoch().is_none()) && self.log.end_offset() > self.high_watermark {
             self.truncate_to(self.high_watermark, now)?;
         }
         Ok(())

@@ -22,12 +22,12 @@ pub const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "truncate-to-high-watermark",
-        seeds: 300,
+        seeds: 20,
         plant: |m| m.replication.truncate_to_high_watermark = true,
     },
     Mutation {
         name: "join-isr-without-catching-up",
-        seeds: 40,
+        seeds: 120,
         plant: |m| m.replication.join_isr_without_catching_up = true,
     },
     Mutation { name: "ignore-divergence", seeds: 40, plant: |m| m.replication.ignore_divergence = true },
