@@ -9,7 +9,7 @@ use protocol::messages::{AssignReplicasToDirsRequest, assign_replicas_to_dirs_re
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use replication::{Fetcher, Partition, PartitionKey, PartitionState, Settings};
-use storage::{DirKind, Log, OpenOptions, StorageError};
+use storage::{DirKind, Log, LogConfig, OpenOptions, StorageError};
 
 use crate::control::ControlOp;
 use crate::lifecycle;
@@ -27,6 +27,8 @@ impl Node {
             let recovery_points = dir.recovery_points().map_err(failed)?;
             let log_starts = dir.log_starts().map_err(failed)?;
             let high_watermarks = dir.high_watermarks().map_err(failed)?;
+            // Only ever a hint; a file that cannot be read is none.
+            let cleaned = dir.cleaner_offsets().unwrap_or_default();
             for (name, (topic, partition, kind)) in dir.partitions().map_err(failed)? {
                 let path = dir.path.join(&name);
                 match kind {
@@ -45,7 +47,9 @@ impl Node {
                     log_start_offset: log_starts.get(&id).copied().unwrap_or(0),
                     now,
                 };
-                let log = Log::open(self.disk.clone(), &path, log_config.clone(), &options)?;
+                // Whether the topic is compacted the image will say; that it once was, and may have gaps, is known here.
+                let log_config = LogConfig { compact: cleaned.contains_key(&id), ..log_config.clone() };
+                let log = Log::open(self.disk.clone(), &path, log_config, &options)?;
                 let high_watermark = high_watermarks.get(&id).copied().unwrap_or(0);
                 self.replicas.unclaimed.insert(id, Unclaimed { log, dir: index, high_watermark });
             }

@@ -14,6 +14,7 @@ const LOCK: &str = ".lock";
 pub const META_PROPERTIES: &str = "meta.properties";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 const BOOT_ID: &str = ".zwirn_boot_id";
+const CLEANER_OFFSETS: &str = "cleaner-offset-checkpoint";
 const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 const LOG_STARTS: &str = "log-start-offset-checkpoint";
 const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
@@ -250,6 +251,11 @@ impl LogDir {
 
     pub fn log_starts(&self) -> io::Result<Offsets> {
         self.read_offsets(LOG_STARTS)
+    }
+
+    /// Up to where Kafka's cleaner has compacted; a log that is named here may have gaps.
+    pub fn cleaner_offsets(&self) -> io::Result<Offsets> {
+        self.read_offsets(CLEANER_OFFSETS)
     }
 
     pub fn high_watermarks(&self) -> io::Result<Offsets> {
