@@ -235,3 +235,23 @@ fn random_life(seed: u64) {
         }
     }
 }
+
+#[test]
+fn a_gap_between_segments_ends_a_log_unless_a_cleaner_may_have_made_it() {
+    for compact in [false, true] {
+        let disk = MemDisk::new();
+        disk.create_dir_all(Path::new(DIR)).expect("memory");
+        let config = LogConfig { compact, ..LogConfig::default() };
+        let mut log = open(&disk, &config, Evidence::CleanShutdown);
+        for base_offset in [0, 10] {
+            log.roll(base_offset, NOW).expect("memory");
+            let mut bytes = batch(7, 2 * (base_offset / 10) as i32, 2, 10);
+            protocol::records::set_base_offset(&mut bytes, base_offset);
+            log.append_as_follower(&bytes, 0, NOW).expect("goes on");
+        }
+        log.flush_now().expect("memory");
+        drop(log);
+        let log = open(&disk, &config, Evidence::Unknown);
+        assert_eq!(log.end_offset(), if compact { 12 } else { 2 }, "compact: {compact}");
+    }
+}
