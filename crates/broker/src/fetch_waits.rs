@@ -137,6 +137,7 @@ impl Node {
         let mut fetches = BTreeSet::new();
         for key in std::mem::take(&mut self.replicas.touched) {
             self.replicas.note_growth(key);
+            self.groups.runtime.on_moved(key);
             self.settle_produces(key);
             self.settle_deletes(key);
             for session in self.replicas.sessions.touch(key) {

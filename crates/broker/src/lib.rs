@@ -21,6 +21,7 @@ mod registration;
 mod replicas;
 mod reply;
 mod request;
+mod runtime;
 mod settings;
 mod snapshots;
 mod standing;

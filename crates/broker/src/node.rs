@@ -262,7 +262,7 @@ impl Node {
         at = at.min(self.active.as_ref().map_or(i64::MAX, |a| a.next_deadline()));
         at = at.min(self.registration.as_ref().map_or(i64::MAX, |r| r.next_deadline()));
         at = at.min(self.lifecycle.as_ref().map_or(i64::MAX, Lifecycle::next_deadline));
-        at = at.min(self.replicas.next_deadline()).min(self.groups.next_deadline());
+        at = at.min(self.replicas.next_deadline()).min(self.groups.runtime.next_deadline());
         if let Shutdown::Broker { until_ms } = self.shutdown {
             let heard_ms = self.lifecycle.as_ref().map_or(i64::MIN, |l| l.heard_ms);
             at = at.min(until_ms).min(heard_ms.max(until_ms - CONTROLLED_SHUTDOWN_MS) + FORSAKEN_MS + 1);

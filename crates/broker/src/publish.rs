@@ -174,8 +174,8 @@ impl Node {
             replica.partition.truncate_without_epochs(now)?;
         }
         self.replicas.touched.insert(key);
-        if changed && topic == coordinator::OFFSETS_TOPIC {
-            self.groups.changed.insert(key.1);
+        if changed {
+            self.groups.runtime.on_role_changed(topic, key.1);
         }
         if changed || before != followed {
             if let Some(fetcher) = before.and_then(|leader| self.replicas.fetchers.get_mut(&leader)) {
@@ -252,9 +252,7 @@ impl Node {
             fetcher.remove(key);
         }
         self.replicas.touched.insert(key);
-        if replica.partition.topic == coordinator::OFFSETS_TOPIC {
-            self.groups.changed.insert(key.1);
-        }
+        self.groups.runtime.on_role_changed(&replica.partition.topic, key.1);
         let delay_ms = replica.topic_config.file_delete_delay_ms;
         tracing::info!(topic = %replica.partition.topic, partition = key.1, "replica is removed");
         let path = self.retire_log(replica.partition.into_log(), "delete")?;

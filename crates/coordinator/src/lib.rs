@@ -8,6 +8,7 @@ mod config;
 mod group;
 mod join;
 mod leave;
+mod machine;
 mod offsets;
 mod records;
 mod shard;
@@ -17,9 +18,10 @@ mod tests;
 
 pub use config::GroupConfig;
 pub use group::{ClientInfo, GroupState};
+pub use machine::{Output, Shard, Ticket, Token};
 pub use offsets::{CommittedOffset, OffsetTopic};
 pub use records::{Record, ReplayError};
-pub use shard::{GroupShard, Listed, Output, Response, Ticket, Token};
+pub use shard::{GroupShard, Listed, Response};
 
 /// The internal topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

@@ -8,16 +8,9 @@ use protocol::time::Now;
 
 use crate::config::GroupConfig;
 use crate::group::{Group, GroupState};
+pub(crate) use crate::machine::{Output, Ticket, Token};
 use crate::offsets::{CommittedOffset, Offsets};
 use crate::records::{self, Parsed, Record, ReplayError};
-
-/// The owner's name for a request that waits for its answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-/// Names one write until it is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub u64);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Response {
@@ -28,13 +21,6 @@ pub enum Response {
     OffsetDelete(OffsetDeleteResponse<'static>),
     /// One group of a DeleteGroups.
     Deleted(ErrorCode),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    Respond(Token, Response),
-    /// Append as one batch; [`GroupShard::on_committed`] follows, in the order of the tickets, or the shard is dropped.
-    Write(Ticket, Vec<Record>),
 }
 
 /// A group as ListGroups shows it.

@@ -1,0 +1,75 @@
+//! What every coordinator is to the runtime that feeds it: a state machine over one partition of an internal topic.
+//!
+//! The contract, for all that implement [`Shard`]: it is made empty and told every record of its partition in order;
+//! from then on it serves. Changes become [`Output::Write`]; nothing that rests on a write is answered before
+//! [`Shard::on_committed`] has named the write's ticket. If a write fails, or another broker leads the partition, the
+//! shard is dropped with all that it knew, and whoever waited is told to look for the coordinator again.
+
+use protocol::time::Now;
+
+use crate::records::{Record, ReplayError};
+use crate::shard::{GroupShard, Response};
+
+/// The owner's name for a request that waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Token(pub u64);
+
+/// Names one write until it is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output<R = Response> {
+    Respond(Token, R),
+    /// Append as one batch; [`Shard::on_committed`] follows, in the order of the tickets, or the shard is dropped.
+    Write(Ticket, Vec<Record>),
+}
+
+pub trait Shard {
+    type Response;
+    /// The internal topic whose partitions hold the state.
+    const TOPIC: &'static str;
+    /// Kafka's group coordinator writes batches with the base sequence 0, the transaction coordinator with −1.
+    const BASE_SEQUENCE: i32;
+
+    /// Takes in a record that an earlier coordinator has written.
+    fn replay(&mut self, key: &[u8], value: Option<&[u8]>, now: Now) -> Result<(), ReplayError>;
+    /// A write is committed: what waited for it happens.
+    fn on_committed(&mut self, ticket: Ticket, now: Now);
+    fn take_outputs(&mut self) -> Vec<Output<Self::Response>>;
+    /// When [`Shard::tick`] has something to do even if nothing happens.
+    fn next_deadline(&self) -> i64;
+    fn tick(&mut self, now: Now);
+    /// Asserts the machine's invariants.
+    fn check(&self);
+}
+
+impl Shard for GroupShard {
+    type Response = Response;
+    const TOPIC: &'static str = crate::OFFSETS_TOPIC;
+    const BASE_SEQUENCE: i32 = 0;
+
+    fn replay(&mut self, key: &[u8], value: Option<&[u8]>, now: Now) -> Result<(), ReplayError> {
+        GroupShard::replay(self, key, value, now)
+    }
+
+    fn on_committed(&mut self, ticket: Ticket, now: Now) {
+        GroupShard::on_committed(self, ticket, now);
+    }
+
+    fn take_outputs(&mut self) -> Vec<Output> {
+        GroupShard::take_outputs(self)
+    }
+
+    fn next_deadline(&self) -> i64 {
+        GroupShard::next_deadline(self)
+    }
+
+    fn tick(&mut self, now: Now) {
+        GroupShard::tick(self, now);
+    }
+
+    fn check(&self) {
+        GroupShard::check(self);
+    }
+}
