@@ -57,6 +57,21 @@ impl Schema {
         key.and_then(|k| k.parse().ok()).ok_or_else(|| format!("{api} has no key"))
     }
 
+    /// `5`, `0-3`, `0,2-4` or `all`.
+    pub fn versions(&self, api: &str, text: &str) -> Result<Vec<i16>, String> {
+        let known = self.message(&format!("{api}Request"))?.versions;
+        if text == "all" {
+            return Ok((known.lo..=known.hi).collect());
+        }
+        let mut out = Vec::new();
+        for part in text.split(',') {
+            let (lo, hi) = part.split_once('-').filter(|(lo, _)| !lo.is_empty()).unwrap_or((part, part));
+            let number = |s: &str| s.parse::<i16>().map_err(|_| format!("{text:?} are no versions"));
+            out.extend(number(lo)?..=number(hi)?);
+        }
+        Ok(out)
+    }
+
     /// The frame behind its length. A version that nobody knows has the body of the last known one.
     pub fn request(&self, api: &str, version: i16, id: i32, body: &Node, names: &Names) -> Result<Vec<u8>, String> {
         let message = self.message(&format!("{api}Request"))?;

@@ -6,6 +6,7 @@ mod answer;
 pub mod batch;
 mod codec;
 mod compare;
+pub mod document;
 mod node;
 mod rules;
 mod script;
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use crate::cluster::Broker;
-use crate::stages;
+use crate::stages::{self, Outcome};
 use codec::Schema;
 use rules::Rules;
 use script::Script;
@@ -27,17 +28,56 @@ const SCRIPTS: &str = "xtask/conversations";
 /// `cargo xtask conversations [NAME]...`: some or all, with every difference.
 pub fn run(root: &Path, names: &[&str]) -> Result<(), String> {
     let kafka = crate::jars::Kafka::get(root).map_err(|missing| missing.0)?;
+    hold(root, names, &kafka).map(|summary| println!("{summary}"))
+}
+
+/// The stage of CI: all scripts but the slow ones.
+pub fn stage(root: &Path) -> Result<Outcome, String> {
+    match crate::jars::Kafka::get(root) {
+        Ok(kafka) => hold(root, &["quick"], &kafka).map(Outcome::Note),
+        Err(missing) => Ok(Outcome::LeftOut(missing.0)),
+    }
+}
+
+fn hold(root: &Path, names: &[&str], kafka: &crate::jars::Kafka) -> Result<String, String> {
     let binary = crate::stories::release_binary(root)?;
-    let result = Work::new(root, names)?.compare(&kafka, &binary)?;
+    let result = Work::new(root, names)?.compare(kafka, &binary)?;
     for fault in &result.faults {
         println!("{fault}");
     }
     let Counts { requests, fields, deliberate } = result.counts;
-    println!(
-        "{requests} requests, {fields} fields compared, {deliberate} differ on purpose, {} faults",
-        result.faults.len()
-    );
-    if result.faults.is_empty() { Ok(()) } else { Err("the answers differ".to_owned()) }
+    let faults = result.faults.len();
+    let summary =
+        format!("{requests} requests, {fields} fields compared, {deliberate} differ on purpose, {faults} faults");
+    if faults == 0 { Ok(summary) } else { Err(format!("the answers differ: {summary}")) }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn schema(root: &Path) -> Result<Schema, String> {
+    Ok(Schema::parse(&read(&root.join("crates/protocol/schema/rpc.txt"))?))
+}
+
+/// All scripts by name, and the rules.
+fn scripts(root: &Path) -> Result<(Vec<Script>, Rules), String> {
+    let mut files: Vec<_> = fs::read_dir(root.join(SCRIPTS))
+        .map_err(|e| format!("{SCRIPTS}: {e}"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    files.sort();
+    let mut scripts = Vec::new();
+    let mut rules = Rules::default();
+    for file in files {
+        let name = file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        match name.as_str() {
+            "rules" => rules = Rules::parse(&read(&file)?)?,
+            _ => scripts.push(script::parse(&name, &read(&file)?)?),
+        }
+    }
+    Ok((scripts, rules))
 }
 
 struct Work {
@@ -62,24 +102,12 @@ pub struct Compared {
 
 impl Work {
     fn new(root: &Path, names: &[&str]) -> Result<Work, String> {
-        let read = |path: &Path| fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
-        let schema = Schema::parse(&read(&root.join("crates/protocol/schema/rpc.txt"))?);
-        let mut files: Vec<_> = fs::read_dir(root.join(SCRIPTS))
-            .map_err(|e| format!("{SCRIPTS}: {e}"))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.extension().is_some_and(|e| e == "txt"))
-            .collect();
-        files.sort();
-        let mut scripts = Vec::new();
-        let mut rules = Rules::default();
-        for file in files {
-            let name = file.file_stem().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-            let text = read(&file)?;
-            if name == "rules" {
-                rules = Rules::parse(&text)?;
-            } else if names.is_empty() || names.contains(&name.as_str()) {
-                scripts.push(script::parse(&name, &text)?);
-            }
+        let schema = schema(root)?;
+        let (mut scripts, rules) = scripts(root)?;
+        match names {
+            [] => {}
+            ["quick"] => scripts.retain(|script| !script.is_slow),
+            _ => scripts.retain(|script| names.contains(&script.name.as_str())),
         }
         let dir = stages::target_dir(root).join("conversations");
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -107,15 +135,19 @@ impl Work {
         let node = node::Node::start(broker, &self.dir.join(broker.name()))?;
         let mut all = Vec::new();
         let mut transcript = String::new();
+        let mut failed = Ok(());
         for script in &self.scripts {
-            let said = talk::hold(script, &self.schema, &self.rules, &node)
-                .map_err(|why| format!("{} in conversation {}: {why}", broker.name(), script.name))?;
+            let (said, end) = talk::hold(script, &self.schema, &self.rules, &node);
             said.iter().for_each(|s| transcript += &s.shown());
             all.push(said);
+            if let Err(why) = end {
+                failed = Err(format!("{} in conversation {}: {why}", broker.name(), script.name));
+                break;
+            }
         }
         let path = self.dir.join(format!("{}.txt", broker.name()));
         fs::write(&path, transcript).map_err(|e| format!("{}: {e}", path.display()))?;
         println!("    {}: {:.1} s; {}", broker.name(), started.elapsed().as_secs_f64(), path.display());
-        Ok(all)
+        failed.map(|()| all)
     }
 }

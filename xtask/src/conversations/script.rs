@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! title What the steps below are about
+//! slow                 anywhere: the script is left out of CI
+//! unasked What is never asked, since Kafka suffers from it, and what each of the two makes of it
 //! CreateTopics 2-7 {Topics:[{Name:a-$v NumPartitions:1 ReplicationFactor:1}] TimeoutMs:9000}
 //!   let id = Topics[0].TopicId
 //!   differs Topics.ErrorCode why it does
@@ -29,6 +31,8 @@ pub enum Node {
 pub struct Script {
     pub name: String,
     pub steps: Vec<Step>,
+    /// Too long for every run of CI.
+    pub is_slow: bool,
 }
 
 #[derive(Debug)]
@@ -39,8 +43,10 @@ pub struct Step {
 
 #[derive(Debug)]
 pub enum What {
-    /// For the reader of the script.
-    Title,
+    /// For the reader of the script, and of the document.
+    Title(String),
+    Unasked(String),
+    Slow,
     Request(Request),
     /// A frame by its bytes behind the length.
     Frame(Vec<u8>),
@@ -112,7 +118,10 @@ pub fn parse(name: &str, text: &str) -> Result<Script, String> {
                 }
                 match next {
                     Some((number, line)) => open = Some((number, vec![line])),
-                    None => return Ok(Script { name: name.to_owned(), steps }),
+                    None => {
+                        let is_slow = steps.iter().any(|step: &Step| matches!(step.what, What::Slow));
+                        return Ok(Script { name: name.to_owned(), steps, is_slow });
+                    }
                 }
             }
         }
@@ -124,9 +133,11 @@ fn parse_step(lines: &[&str]) -> Result<What, String> {
     let (word, tail) = first.split_once(' ').unwrap_or((first, ""));
     let tail = tail.trim();
     let words = || tail.split_whitespace().map(str::to_owned).collect();
-    let joined = || [&[tail], rest].concat().concat();
+    let joined = || [&[tail], rest].concat().join(" ");
     Ok(match word {
-        "title" => What::Title,
+        "title" => What::Title(joined()),
+        "unasked" => What::Unasked(joined()),
+        "slow" => What::Slow,
         "await" => What::Await(words()),
         "gone" => What::Gone(words()),
         "pause" => What::PauseMs(tail.parse().map_err(|_| "pause takes milliseconds")?),

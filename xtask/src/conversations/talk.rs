@@ -34,7 +34,8 @@ impl Said {
     }
 }
 
-pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> Result<Vec<Said>, String> {
+/// What was said, and why no more than that if the script could not be followed to its end.
+pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> (Vec<Said>, Result<(), String>) {
     let mut talk = Talk {
         schema,
         rules,
@@ -49,10 +50,10 @@ pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> Res
     for (step, said) in script.steps.iter().enumerate() {
         if let Err(why) = talk.step(step, said) {
             let last = talk.said.last().map(Said::shown).unwrap_or_default();
-            return Err(format!("{}; the last answer was to {last}", script::Wrong(said.line, why)));
+            return (talk.said, Err(format!("{}; the last answer was to {last}", script::Wrong(said.line, why))));
         }
     }
-    Ok(talk.said)
+    (talk.said, Ok(()))
 }
 
 struct Talk<'a> {
@@ -77,7 +78,7 @@ enum Heard {
 impl Talk<'_> {
     fn step(&mut self, number: usize, step: &script::Step) -> Result<(), String> {
         match &step.what {
-            What::Title => {}
+            What::Title(_) | What::Unasked(_) | What::Slow => {}
             What::New => self.stream = None,
             What::At(listener) => {
                 self.listener = *listener;
@@ -129,17 +130,7 @@ impl Talk<'_> {
     }
 
     fn versions(&self, request: &script::Request) -> Result<Vec<i16>, String> {
-        let known = self.schema.message(&format!("{}Request", request.api))?.versions;
-        if request.versions == "all" {
-            return Ok((known.lo..=known.hi).collect());
-        }
-        let mut out = Vec::new();
-        for part in request.versions.split(',') {
-            let (lo, hi) = part.split_once('-').filter(|(lo, _)| !lo.is_empty()).unwrap_or((part, part));
-            let number = |s: &str| s.parse::<i16>().map_err(|_| format!("{:?} are no versions", request.versions));
-            out.extend(number(lo)?..=number(hi)?);
-        }
-        Ok(out)
+        self.schema.versions(&request.api, &request.versions)
     }
 
     /// The answer; that of ApiVersions may have version 0 whatever was asked.

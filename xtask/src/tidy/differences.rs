@@ -12,13 +12,17 @@ const HEAD: &str = "# Where Zwirn differs from Apache Kafka\n\n\
                     Collected from the `DIFFERS:` comments in the code by `cargo xtask tidy --write`.\n";
 
 pub fn check(root: &Path, sources: &[Source], write: bool, faults: &mut Vec<String>) -> Result<(), String> {
-    let text = document(sources);
-    let path = root.join(DOCUMENT);
+    renew(root, DOCUMENT, &document(sources), write, faults)
+}
+
+/// A document that is made from what is written elsewhere.
+pub fn renew(root: &Path, document: &str, text: &str, write: bool, faults: &mut Vec<String>) -> Result<(), String> {
+    let path = root.join(document);
     if fs::read_to_string(&path).is_ok_and(|current| current == text) {
         return Ok(());
     }
     if !write {
-        faults.push(format!("{DOCUMENT}: is not current; run `cargo xtask tidy --write`"));
+        faults.push(format!("{document}: is not current; run `cargo xtask tidy --write`"));
         return Ok(());
     }
     let failed = |e| format!("{}: {e}", path.display());

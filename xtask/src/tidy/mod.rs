@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::stages;
+use crate::{conversations, stages};
 
 /// A file of the repository, by its path from the root with `/` between.
 pub struct Source {
@@ -63,6 +63,8 @@ pub fn run(root: &Path, write: bool) -> Result<(), String> {
     forbidden::check(&sources, &mut faults);
     lengths::check(root, &sources, write, &mut faults)?;
     differences::check(root, &sources, write, &mut faults)?;
+    let conversations = conversations::document::document(root)?;
+    differences::renew(root, conversations::document::PATH, &conversations, write, &mut faults)?;
     traces::check(&sources, &mut faults);
     if faults.is_empty() {
         return Ok(());

@@ -133,6 +133,7 @@ impl Controller {
             return Err(ApiError::new(ErrorCode::InvalidPartitions, why));
         }
         let additional = count - existing;
+        // DIFFERS: Kafka answers UNKNOWN_SERVER_ERROR, and the partitions up to its limit are there all the same.
         if records_before + additional > RECORDS_MAX_PER_OPERATION {
             let why = "Excessively large number of partitions per request.";
             return Err(ApiError::new(ErrorCode::PolicyViolation, why));
