@@ -1,8 +1,10 @@
 //! A replica of a partition: its log, its role, and how metadata changes the role.
 
 use protocol::error::ErrorCode;
+use protocol::records::BatchHeader;
 use protocol::time::Now;
-use storage::{AppendError, AppendInfo, AppendOrigin, EpochEnd, Log, StorageError};
+
+use storage::{AppendError, AppendInfo, AppendOrigin, EpochEnd, Guard, Log, StorageError, Verification};
 
 use crate::PartitionKey;
 use crate::isr::PendingIsr;
@@ -23,6 +25,12 @@ pub struct Mutations {
     pub ignore_divergence: bool,
     /// Sequence numbers of idempotent producers are not checked.
     pub accept_duplicates: bool,
+    /// A transaction begins in a log without its coordinator's knowledge (before KIP-890).
+    pub begin_transactions_unasked: bool,
+    /// Markers are appended whatever their epochs.
+    pub accept_late_markers: bool,
+    /// Readers of committed records get everything below the high watermark.
+    pub read_open_transactions: bool,
 }
 
 /// What the node's configuration and the topic's say about replication.
@@ -126,6 +134,9 @@ impl Partition {
     }
 
     pub fn last_stable_offset(&self) -> i64 {
+        if self.settings.mutations.read_open_transactions {
+            return self.high_watermark;
+        }
         self.log.last_stable_offset(self.high_watermark)
     }
 
@@ -231,7 +242,14 @@ impl Partition {
             return Err(AppendRefused::Code(ErrorCode::NotEnoughReplicas));
         }
         self.before_append(now);
-        let origin = if self.settings.mutations.accept_duplicates { AppendOrigin::Internal } else { origin };
+        let planted = self.settings.mutations;
+        let origin = match origin {
+            AppendOrigin::Client(_) if planted.accept_duplicates => AppendOrigin::Internal,
+            AppendOrigin::Client(_) if planted.begin_transactions_unasked => AppendOrigin::Client(Verification::Off),
+            AppendOrigin::Offsets(_) if planted.begin_transactions_unasked => AppendOrigin::Offsets(Verification::Off),
+            AppendOrigin::Marker { .. } if planted.accept_late_markers => AppendOrigin::Internal,
+            origin => origin,
+        };
         let info = self.log.append_as_leader(batch, self.state.leader_epoch, origin, now).map_err(|e| match e {
             AppendError::Refused(code) => AppendRefused::Code(code),
             AppendError::Storage(error) => AppendRefused::Storage(error),
@@ -239,6 +257,19 @@ impl Partition {
         })?;
         self.maybe_advance();
         Ok(info)
+    }
+
+    /// KIP-890, see [`Log::begin_verification`]: whether a transactional batch must be asked about before it is appended.
+    pub fn begin_verification(
+        &mut self,
+        header: &BatchHeader,
+        has_own_epoch: bool,
+        now: Now,
+    ) -> Result<Option<Guard>, ErrorCode> {
+        if !self.is_leader() {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        self.log.begin_verification(header, has_own_epoch, now)
     }
 
     /// Whether everything below `offset` counts as replicated for a producer with acks=all, and how its answer ends.

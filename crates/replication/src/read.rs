@@ -134,6 +134,8 @@ impl Partition {
         let upto = self.readable_end(request.isolation);
         let plan = self.log.read(request.offset, request.bytes_max, request.whole_first, Some(upto))?;
         if request.isolation == Isolation::Committed && plan.len > 0 {
+            // A read does not go beyond its segment.
+            let upto = upto.min(self.log.segment_end(plan.base_offset));
             result.aborted = self.log.aborted_transactions(request.offset, upto).map_err(ReadFailure::Storage)?;
         }
         result.plan = (plan.len > 0).then_some(plan);

@@ -8,7 +8,7 @@ use protocol::records::{BatchBuilder, BatchSpec};
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use storage::mem::MemDisk;
-use storage::{AppendOrigin, EpochEnd, Log, LogConfig};
+use storage::{AppendOrigin, EpochEnd, Log, LogConfig, Verification};
 
 use crate::*;
 
@@ -37,7 +37,7 @@ fn state(leader: i32, leader_epoch: i32, partition_epoch: i32, isr: &[i32]) -> P
 }
 
 fn append(p: &mut Partition, value: &str, now: Now) -> Result<i64, ErrorCode> {
-    match p.append_as_leader(&mut batch(value), AppendOrigin::Client, true, now) {
+    match p.append_as_leader(&mut batch(value), AppendOrigin::Client(Verification::Open), true, now) {
         Ok(info) => Ok(info.first_offset),
         Err(AppendRefused::Code(code)) => Err(code),
         Err(AppendRefused::Storage(error)) => panic!("{error}"),

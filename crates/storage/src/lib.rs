@@ -18,6 +18,7 @@ mod recovery;
 mod retention;
 mod segment;
 mod txn_index;
+mod verification;
 
 #[cfg(test)]
 mod tests;
@@ -35,3 +36,4 @@ pub use log_dir::{
 };
 pub use producers::{ProducerEntry, ProducerStates};
 pub use txn_index::AbortedTxn;
+pub use verification::{Guard, Verification};

@@ -19,6 +19,7 @@ use crate::producers::{ProducerStates, Sequenced};
 use crate::recovery::PARTITION_METADATA;
 use crate::segment::{Segment, file_name};
 use crate::txn_index::{self, AbortedTxn};
+use crate::verification::{Guard, Verification, Verifications};
 use crate::{FlushWork, LogConfig};
 
 /// Appended bytes after which the producers' state is written between two rolls: what a restart after a crash replays.
@@ -70,8 +71,12 @@ pub struct OpenOptions {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOrigin {
-    /// A producer: sequences are checked.
-    Client,
+    /// A producer: sequences are checked, and a transaction begins only if its coordinator was asked.
+    Client(Verification),
+    /// Offsets that a transaction commits: like a producer's, without sequences.
+    Offsets(Verification),
+    /// A transaction's end, by a coordinator that speaks this transaction version.
+    Marker { transaction_version: i16 },
     /// A coordinator's or the quorum's own records.
     Internal,
 }
@@ -153,6 +158,7 @@ pub struct Log {
     pub(crate) segments: BTreeMap<i64, Segment>,
     pub(crate) epochs: LeaderEpochs,
     pub(crate) producers: ProducerStates,
+    pub(crate) verifications: Verifications,
     pub(crate) topic_id: Option<Uuid>,
     pub(crate) log_start: i64,
     pub(crate) next_offset: i64,
@@ -263,8 +269,8 @@ impl Log {
     ) -> Result<AppendInfo, AppendError> {
         let mut header = BatchHeader::parse(batch).map_err(AppendError::Corrupt)?;
         assert_eq!(header.size(), batch.len(), "one whole batch is appended at a time");
-        if origin == AppendOrigin::Client {
-            match self.producers.check(&header).map_err(AppendError::Refused)? {
+        if origin != AppendOrigin::Internal && header.has_producer_id() {
+            match self.check_producer(&header, batch, origin).map_err(AppendError::Refused)? {
                 Sequenced::Next => {}
                 Sequenced::Duplicate(original) => {
                     return Ok(AppendInfo {
@@ -294,6 +300,55 @@ impl Log {
             max_timestamp: header.max_timestamp,
             is_duplicate: false,
         })
+    }
+
+    /// What this log knows of a batch's producer decides whether it may be appended.
+    fn check_producer(
+        &mut self,
+        header: &BatchHeader,
+        batch: &[u8],
+        origin: AppendOrigin,
+    ) -> Result<Sequenced, ErrorCode> {
+        let (shown, has_sequence) = match origin {
+            AppendOrigin::Internal => return Ok(Sequenced::Next),
+            AppendOrigin::Marker { transaction_version } => {
+                let (_, coordinator_epoch) = self.marker_of(batch).ok_or(ErrorCode::CorruptMessage)?;
+                self.producers.check_marker(header, coordinator_epoch, transaction_version)?;
+                return Ok(Sequenced::Next);
+            }
+            AppendOrigin::Client(shown) => (shown, true),
+            AppendOrigin::Offsets(shown) => (shown, false),
+        };
+        if let Some(original) = self.producers.find_duplicate(header).filter(|_| has_sequence) {
+            return Ok(Sequenced::Duplicate(original));
+        }
+        self.producers.check_epoch(header)?;
+        let is_open = self.producers.has_open_transaction((header.producer_id, header.producer_epoch));
+        if header.is_transactional() && !is_open && !self.verifications.allows(header.producer_id, shown) {
+            return Err(ErrorCode::InvalidTxnState);
+        }
+        if has_sequence {
+            self.verifications.check_sequence(header, self.producers.is_new(header.producer_id))?;
+            self.producers.check_sequence(header)?;
+        }
+        self.producers.check_transaction(header)?;
+        Ok(Sequenced::Next)
+    }
+
+    /// A transactional batch is about to be appended. `None` if its transaction is open here; otherwise its coordinator
+    /// must be asked, and the guard shown with the append. `has_own_epoch`: see [`Verifications`].
+    pub fn begin_verification(
+        &mut self,
+        header: &BatchHeader,
+        has_own_epoch: bool,
+        now: Now,
+    ) -> Result<Option<Guard>, ErrorCode> {
+        self.producers.check_epoch(header)?;
+        let producer = (header.producer_id, header.producer_epoch);
+        if self.producers.has_open_transaction(producer) {
+            return Ok(None);
+        }
+        Ok(Some(self.verifications.begin(producer, header.base_sequence, has_own_epoch, now.wall_ms)))
     }
 
     /// Appends what a leader sent, as it is: whole batches whose offsets go on where this log ends. A batch of an
@@ -392,6 +447,9 @@ impl Log {
     pub(crate) fn note_producer(&mut self, header: &BatchHeader, batch: &[u8]) -> io::Result<()> {
         if !header.has_producer_id() {
             return Ok(());
+        }
+        if header.is_transactional() {
+            self.verifications.settle(header);
         }
         let marker = if header.is_control() { self.marker_of(batch) } else { None };
         if let Some(aborted) = self.producers.update(header, marker) {
@@ -559,6 +617,11 @@ impl Log {
         }
     }
 
+    /// Where the segment behind the one that holds an offset begins.
+    pub fn segment_end(&self, offset: i64) -> i64 {
+        self.segments.range(offset.saturating_add(1)..).next().map_or(i64::MAX, |(base, _)| *base)
+    }
+
     /// Transactions aborted within a range, for a read_committed fetch.
     pub fn aborted_transactions(&mut self, from: i64, upto: i64) -> Result<Vec<AbortedTxn>, StorageError> {
         let first = self.segments.range(..=from).next_back().map_or(from, |(base, _)| *base);
@@ -637,6 +700,7 @@ impl Log {
             segments: BTreeMap::new(),
             epochs,
             producers: ProducerStates::default(),
+            verifications: Verifications::default(),
             topic_id: None,
             log_start: 0,
             next_offset: 0,

@@ -59,7 +59,7 @@ impl ProducerEntry {
         }
     }
 
-    fn last_sequence(&self) -> i32 {
+    pub fn last_sequence(&self) -> i32 {
         self.batches.back().map_or(NO_SEQUENCE, |b| b.last_sequence)
     }
 }
@@ -88,31 +88,77 @@ impl ProducerStates {
         &self.entries
     }
 
-    /// Checks a client's batch against what its producer wrote last (`ProducerAppendInfo`).
-    pub fn check(&self, header: &BatchHeader) -> Result<Sequenced, ErrorCode> {
-        if !header.has_producer_id() {
-            return Ok(Sequenced::Next);
-        }
-        let Some(entry) = self.entries.get(&header.producer_id) else {
-            // KIP-360: what this producer wrote may be gone by retention; any sequence is taken.
-            return Ok(Sequenced::Next);
-        };
-        if header.producer_epoch < entry.epoch {
-            return Err(ErrorCode::InvalidProducerEpoch);
-        }
-        if header.producer_epoch > entry.epoch {
-            let fresh = header.base_sequence == 0 || entry.epoch < 0;
-            return if fresh { Ok(Sequenced::Next) } else { Err(ErrorCode::OutOfOrderSequenceNumber) };
-        }
+    /// The batch as it was written the first time, if it is a retry of one of the last few.
+    pub fn find_duplicate(&self, header: &BatchHeader) -> Option<ProducedBatch> {
+        let entry = self.entries.get(&header.producer_id).filter(|e| e.epoch == header.producer_epoch)?;
         let same = |b: &&ProducedBatch| {
             b.first_sequence() == header.base_sequence && b.last_sequence == header.last_sequence()
         };
-        if let Some(batch) = entry.batches.iter().find(same) {
-            return Ok(Sequenced::Duplicate(*batch));
+        entry.batches.iter().find(same).copied()
+    }
+
+    pub fn check_epoch(&self, header: &BatchHeader) -> Result<(), ErrorCode> {
+        let known = self.entries.get(&header.producer_id).map_or(-1, |entry| entry.epoch);
+        if header.producer_epoch < known { Err(ErrorCode::InvalidProducerEpoch) } else { Ok(()) }
+    }
+
+    /// Checks a client's batch, which is no duplicate, against what its producer wrote last (`ProducerAppendInfo`).
+    pub fn check_sequence(&self, header: &BatchHeader) -> Result<(), ErrorCode> {
+        let Some(entry) = self.entries.get(&header.producer_id).filter(|entry| entry.epoch >= 0) else {
+            // KIP-360: what this producer wrote may be gone by retention; any sequence is taken.
+            return Ok(());
+        };
+        let expected = match header.producer_epoch == entry.epoch {
+            true => sequence_after(entry.last_sequence(), 1),
+            false => 0,
+        };
+        if header.base_sequence == expected { Ok(()) } else { Err(ErrorCode::OutOfOrderSequenceNumber) }
+    }
+
+    /// Within a transaction a producer writes nothing else.
+    pub fn check_transaction(&self, header: &BatchHeader) -> Result<(), ErrorCode> {
+        let is_open = self.entries.get(&header.producer_id).is_some_and(|e| e.current_txn_first_offset.is_some());
+        if is_open && !header.is_transactional() { Err(ErrorCode::InvalidTxnState) } else { Ok(()) }
+    }
+
+    /// KIP-890, KIP-1228: in version 2 a transaction's marker has an epoch above that of its batches, so that a late one
+    /// cannot end the next transaction. The same marker again, after the first one has ended the transaction, does no
+    /// harm: a coordinator that did not hear of the first sends it until it does. A coordinator that has been succeeded
+    /// is told so.
+    pub fn check_marker(
+        &self,
+        header: &BatchHeader,
+        coordinator_epoch: i32,
+        transaction_version: i16,
+    ) -> Result<(), ErrorCode> {
+        let Some(entry) = self.entries.get(&header.producer_id) else { return Ok(()) };
+        let is_fresh = match transaction_version {
+            2.. => header.producer_epoch > entry.epoch,
+            _ => header.producer_epoch >= entry.epoch,
+        };
+        let is_again = header.producer_epoch == entry.epoch
+            && (entry.current_txn_first_offset.is_none() || header.producer_epoch == i16::MAX);
+        if !is_fresh && !is_again {
+            return Err(ErrorCode::InvalidProducerEpoch);
         }
-        let last = entry.last_sequence();
-        let in_order = last == NO_SEQUENCE || header.base_sequence == sequence_after(last, 1);
-        if in_order { Ok(Sequenced::Next) } else { Err(ErrorCode::OutOfOrderSequenceNumber) }
+        if coordinator_epoch < entry.coordinator_epoch {
+            return Err(ErrorCode::TransactionCoordinatorFenced);
+        }
+        Ok(())
+    }
+
+    pub fn has_open_transaction(&self, (id, epoch): (i64, i16)) -> bool {
+        self.entries.get(&id).is_some_and(|e| e.current_txn_first_offset.is_some() && e.epoch == epoch)
+    }
+
+    /// Whether nothing that this producer wrote is known.
+    pub fn is_new(&self, id: i64) -> bool {
+        self.entries.get(&id).is_none_or(|e| e.batches.is_empty())
+    }
+
+    /// The last sign of life of the producer whose open transaction has been silent for longest.
+    pub fn oldest_open_timestamp(&self) -> Option<i64> {
+        self.ongoing.values().filter_map(|id| self.entries.get(id)).map(|entry| entry.last_timestamp).min()
     }
 
     /// Takes a batch into account that is in the log. For a control batch, `marker` is its type and coordinator epoch.

@@ -175,6 +175,7 @@ impl Log {
             self.disk.remove_file(&path).map_err(failed)?;
         }
         self.producers.expire(now.wall_ms, self.config.producer_expiration_ms);
+        self.verifications.expire(now.wall_ms, self.config.producer_expiration_ms);
         self.maybe_note_progress()
     }
 

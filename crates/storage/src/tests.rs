@@ -3,14 +3,18 @@
 use std::io::IoSlice;
 use std::path::Path;
 
-use protocol::records::{Batch, BatchBuilder, BatchSpec, Batches};
+use protocol::error::ErrorCode;
+use protocol::records::{
+    Batch, BatchBuilder, BatchHeader, BatchSpec, Batches, ControlRecordType, crc32c, end_txn_marker,
+};
 use protocol::time::Now;
 
 use crate::disk::{Disk, DiskRef, OpenMode};
 use crate::mem::MemDisk;
-use crate::{AppendOrigin, Evidence, Log, LogConfig, OpenOptions};
+use crate::{AppendOrigin, Evidence, Log, LogConfig, OpenOptions, Verification};
 
 const DIR: &str = "/logs/t-0";
+const CLIENT: AppendOrigin = AppendOrigin::Client(Verification::Open);
 const NOW: Now = Now { mono_ms: 0, wall_ms: 1_700_000_100_000 };
 
 fn open(disk: &MemDisk, config: &LogConfig, evidence: Evidence) -> Log {
@@ -161,8 +165,7 @@ fn retries_are_recognised_and_gaps_refused() {
     let disk = MemDisk::new();
     disk.create_dir_all(Path::new(DIR)).expect("memory");
     let mut log = open(&disk, &LogConfig::default(), Evidence::CleanShutdown);
-    let append =
-        |log: &mut Log, sequence| log.append_as_leader(&mut batch(7, sequence, 2, 10), 0, AppendOrigin::Client, NOW);
+    let append = |log: &mut Log, sequence| log.append_as_leader(&mut batch(7, sequence, 2, 10), 0, CLIENT, NOW);
     for i in 0..8 {
         let info = append(&mut log, 2 * i).expect("in order");
         assert_eq!((info.first_offset, info.is_duplicate), (2 * i64::from(i), false));
@@ -216,7 +219,7 @@ fn random_life(seed: u64) {
             _ => {
                 let (count, size) = (rng.i32(1..5), rng.usize(0..300));
                 let mut bytes = batch(-1, -1, count, size);
-                let info = log.append_as_leader(&mut bytes, epoch, AppendOrigin::Client, NOW).expect("memory");
+                let info = log.append_as_leader(&mut bytes, epoch, CLIENT, NOW).expect("memory");
                 assert_eq!(info.first_offset, Batch::parse(&bytes).expect("valid").header.base_offset);
                 model.push(bytes);
             }
@@ -254,4 +257,100 @@ fn a_gap_between_segments_ends_a_log_unless_a_cleaner_may_have_made_it() {
         let log = open(&disk, &config, Evidence::Unknown);
         assert_eq!(log.end_offset(), if compact { 12 } else { 2 }, "compact: {compact}");
     }
+}
+
+fn in_transaction(epoch: i16, sequence: i32) -> Vec<u8> {
+    let spec = BatchSpec {
+        producer_id: 7,
+        producer_epoch: epoch,
+        base_sequence: sequence,
+        transactional: true,
+        ..Default::default()
+    };
+    let mut builder = BatchBuilder::new(spec);
+    builder.append(NOW.wall_ms, None, Some(b"v"), &[]);
+    builder.build()
+}
+
+fn header_of(batch: &[u8]) -> BatchHeader {
+    BatchHeader::parse(batch).expect("built here")
+}
+
+fn end(
+    log: &mut Log,
+    epoch: i16,
+    kind: ControlRecordType,
+    coordinator_epoch: i32,
+    version: i16,
+) -> Result<i64, String> {
+    let mut marker = end_txn_marker(7, epoch, kind, coordinator_epoch, NOW.wall_ms);
+    let origin = AppendOrigin::Marker { transaction_version: version };
+    log.append_as_leader(&mut marker, 0, origin, NOW).map(|info| info.first_offset).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_transaction_begins_only_with_a_fresh_guard_and_ends_once() {
+    let disk = MemDisk::new();
+    disk.create_dir_all(Path::new(DIR)).expect("memory");
+    let mut log = open(&disk, &LogConfig::default(), Evidence::CleanShutdown);
+    let append = |log: &mut Log, mut batch: Vec<u8>, shown| {
+        log.append_as_leader(&mut batch, 0, AppendOrigin::Client(shown), NOW).map_err(|e| e.to_string())
+    };
+    let refused = |code: ErrorCode| Err(code.to_string());
+    let first = in_transaction(0, 0);
+    assert_eq!(append(&mut log, first.clone(), Verification::Open).map(drop), refused(ErrorCode::InvalidTxnState));
+    let guard = log.begin_verification(&header_of(&first), true, NOW).expect("new").expect("must be asked about");
+    append(&mut log, first, Verification::Asked(guard)).expect("asked");
+    let second = in_transaction(0, 1);
+    assert_eq!(log.begin_verification(&header_of(&second), true, NOW), Ok(None), "open");
+    append(&mut log, second, Verification::Open).expect("goes on");
+    let mut plain = in_transaction(0, 2);
+    plain[22] = 0;
+    let crc = crc32c(&plain[21..]);
+    plain[17..21].copy_from_slice(&crc.to_be_bytes());
+    assert_eq!(append(&mut log, plain, Verification::Open).map(drop), refused(ErrorCode::InvalidTxnState));
+    assert_eq!(log.last_stable_offset(2), 0);
+
+    assert_eq!(end(&mut log, 0, ControlRecordType::Abort, 3, 2), Err(ErrorCode::InvalidProducerEpoch.to_string()));
+    assert_eq!(end(&mut log, 1, ControlRecordType::Abort, 3, 2), Ok(2));
+    assert_eq!(log.last_stable_offset(3), 0, "the end is not replicated");
+    log.on_high_watermark(3);
+    assert_eq!(log.last_stable_offset(3), 3);
+    let aborted = log.aborted_transactions(0, 3).expect("memory");
+    assert_eq!(
+        aborted.iter().map(|t| (t.first_offset, t.last_offset, t.last_stable_offset)).collect::<Vec<_>>(),
+        [(0, 2, 3)]
+    );
+    assert_eq!(end(&mut log, 1, ControlRecordType::Abort, 3, 2), Ok(3), "sent again");
+    assert_eq!(
+        end(&mut log, 2, ControlRecordType::Abort, 2, 2),
+        Err(ErrorCode::TransactionCoordinatorFenced.to_string())
+    );
+
+    // What was under way when the transaction ended begins none, whatever it shows.
+    let late = in_transaction(0, 2);
+    assert_eq!(append(&mut log, late, Verification::Asked(guard)).map(drop), refused(ErrorCode::InvalidProducerEpoch));
+    let next = in_transaction(1, 0);
+    assert_eq!(
+        append(&mut log, next.clone(), Verification::Asked(guard)).map(drop),
+        refused(ErrorCode::InvalidTxnState)
+    );
+    let guard = log.begin_verification(&header_of(&next), true, NOW).expect("new").expect("must be asked about");
+    // The last transaction's marker comes once more, and is no end of the one being asked about.
+    end(&mut log, 1, ControlRecordType::Abort, 3, 2).expect("again");
+    let skipped = in_transaction(1, 1);
+    assert_eq!(
+        append(&mut log, skipped, Verification::Asked(guard)).map(drop),
+        refused(ErrorCode::OutOfOrderSequenceNumber)
+    );
+    let at = append(&mut log, next, Verification::Asked(guard)).expect("asked").first_offset;
+    // The same after a restart, from the batches alone.
+    drop(log);
+    let mut log = open(&disk, &LogConfig::default(), Evidence::SameBoot);
+    log.on_high_watermark(at);
+    assert_eq!(log.last_stable_offset(i64::MAX), at);
+    append(&mut log, in_transaction(1, 1), Verification::Open).expect("goes on");
+    end(&mut log, 2, ControlRecordType::Commit, 3, 2).expect("ends");
+    log.on_high_watermark(log.end_offset());
+    assert_eq!(log.last_stable_offset(log.end_offset()), log.end_offset());
 }

@@ -12,7 +12,7 @@ use protocol::records::{Batch, ValidationError, recompress, set_create_time, val
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Uuid};
 use replication::{AppendRefused, PartitionKey};
-use storage::{AppendInfo, AppendOrigin};
+use storage::{AppendInfo, AppendOrigin, Verification};
 
 use super::INTERNAL_TOPICS;
 use crate::node::Node;
@@ -22,6 +22,7 @@ use crate::settings;
 
 /// From here on topics go by id (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
+const CLIENT: AppendOrigin = AppendOrigin::Client(Verification::Open);
 /// From here on an error names the new leader (KIP-951).
 const LEADER_HINTS_FROM: i16 = 10;
 
@@ -230,11 +231,11 @@ impl Node {
             set_create_time(bytes, max_timestamp);
         }
         let appended = match validated.recompress {
-            None => replica.partition.append_as_leader(bytes, AppendOrigin::Client, acks == -1, now),
+            None => replica.partition.append_as_leader(bytes, CLIENT, acks == -1, now),
             Some(codec) => {
                 let batch = Batch::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
                 let mut other = recompress(&batch, codec, scratch).map_err(|_| ErrorCode::CorruptMessage)?;
-                replica.partition.append_as_leader(&mut other, AppendOrigin::Client, acks == -1, now)
+                replica.partition.append_as_leader(&mut other, CLIENT, acks == -1, now)
             }
         };
         match appended {

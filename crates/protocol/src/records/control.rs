@@ -1,5 +1,6 @@
 //! Control records: transaction markers, and what the quorum writes about itself.
 
+use super::{BatchBuilder, BatchSpec};
 use crate::wire::Reader;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,4 +39,19 @@ impl ControlRecordType {
 pub fn control_key(kind: ControlRecordType) -> [u8; 4] {
     let [hi, lo] = (kind as i16).to_be_bytes();
     [0, 0, hi, lo]
+}
+
+/// The batch that ends a producer's transaction in a partition.
+pub fn end_txn_marker(
+    producer_id: i64,
+    producer_epoch: i16,
+    kind: ControlRecordType,
+    coordinator_epoch: i32,
+    timestamp: i64,
+) -> Vec<u8> {
+    let spec = BatchSpec { producer_id, producer_epoch, transactional: true, control: true, ..Default::default() };
+    let [a, b, c, d] = coordinator_epoch.to_be_bytes();
+    let mut builder = BatchBuilder::new(spec);
+    builder.append(timestamp, Some(&control_key(kind)), Some(&[0, 0, a, b, c, d]), &[]);
+    builder.build()
 }

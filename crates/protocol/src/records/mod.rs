@@ -15,7 +15,7 @@ mod tests;
 
 pub use builder::{BatchBuilder, BatchSpec};
 pub use compression::{Compression, Scratch};
-pub use control::{ControlRecordType, control_key};
+pub use control::{ControlRecordType, control_key, end_txn_marker};
 pub use header::sequence_after;
 pub use header::{
     BatchHeader, CRC_AT, HEADER_LEN, LOG_OVERHEAD, TimestampType, set_base_offset, set_create_time,
