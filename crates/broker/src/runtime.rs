@@ -247,6 +247,7 @@ impl<S: Shard, W> Runtime<S, W> {
             let is_settled = replica.partition.high_watermark() >= end;
             if is_settled {
                 loaded.loading = None;
+                loaded.shard.on_loaded(now);
                 self.touched.insert(partition);
                 tracing::info!(topic = S::TOPIC, partition, end, "coordinator has loaded");
             }

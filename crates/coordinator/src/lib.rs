@@ -15,6 +15,7 @@ mod shard;
 mod sync;
 #[cfg(test)]
 mod tests;
+pub mod transactions;
 
 pub use config::GroupConfig;
 pub use group::{ClientInfo, GroupState};

@@ -34,6 +34,8 @@ pub trait Shard {
 
     /// Takes in a record that an earlier coordinator has written.
     fn replay(&mut self, key: &[u8], value: Option<&[u8]>, now: Now) -> Result<(), ReplayError>;
+    /// Everything has been replayed: from now on the shard serves.
+    fn on_loaded(&mut self, now: Now);
     /// A write is committed: what waited for it happens.
     fn on_committed(&mut self, ticket: Ticket, now: Now);
     fn take_outputs(&mut self) -> Vec<Output<Self::Response>>;
@@ -52,6 +54,8 @@ impl Shard for GroupShard {
     fn replay(&mut self, key: &[u8], value: Option<&[u8]>, now: Now) -> Result<(), ReplayError> {
         GroupShard::replay(self, key, value, now)
     }
+
+    fn on_loaded(&mut self, _now: Now) {}
 
     fn on_committed(&mut self, ticket: Ticket, now: Now) {
         GroupShard::on_committed(self, ticket, now);

@@ -27,7 +27,7 @@ pub enum ReplayError {
 impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Decode(error) => write!(f, "a group record cannot be read: {error}"),
+            Self::Decode(error) => write!(f, "a record cannot be read: {error}"),
         }
     }
 }
