@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::stages::{Outcome, Stages, cargo};
-use crate::{codegen, conversations, deny, oracle, stories, tidy};
+use crate::{codegen, conversations, deny, dump_log, oracle, stories, tidy};
 
 /// Simulated lives of a cluster; a few seconds each at most.
 const SIMULATOR_SEEDS: &str = "40";
@@ -28,6 +28,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     stages.run("unit tests", |root| cargo(root, &["test", "--quiet", "--workspace"]));
     stages.run("oracle", oracle::stage);
     stages.run("conversations", conversations::stage);
+    stages.run("dump-log", dump_log::stage);
     stages.run("simulator", simulator);
     // Checkers that notice nothing would pass every seed.
     stages.run("planted faults", |root| {

@@ -6,6 +6,7 @@ mod cluster;
 mod codegen;
 mod conversations;
 mod deny;
+mod dump_log;
 mod jars;
 mod oracle;
 mod stages;
@@ -24,6 +25,7 @@ usage: cargo xtask <command>
   oracle [--values N] [--seed S] [--only MESSAGE]
                           Kafka's own classes and our codec have to make the same of the same bytes
   conversations [NAME]... the same requests to Apache Kafka and to Zwirn, and the answers compared
+  dump-log [DIR]          dump-log of Apache Kafka and of Zwirn on the recorded files, or those below DIR
   deny                    licences and advisories, by cargo-deny
   swap [--steps N] [--seed N]
                           nodes of Apache Kafka and of Zwirn take each other's places, at random, under a producer
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         ["jars"] => jars::run(&root),
         ["oracle", ref rest @ ..] => oracle::run(&root, rest),
         ["conversations", ref names @ ..] => conversations::run(&root, names),
+        ["dump-log", ref rest @ ..] => dump_log::run(&root, rest),
         ["deny"] => deny::run(&root),
         ["swap", ref rest @ ..] => stories::swap(&root, rest),
         ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),

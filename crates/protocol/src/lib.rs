@@ -4,6 +4,8 @@ pub mod api;
 pub mod codec;
 pub mod error;
 pub mod header;
+pub mod json;
+pub mod layout;
 mod metadata_value;
 pub mod records;
 pub mod registry;

@@ -9,8 +9,8 @@ use protocol::codec::{Decode, decode_all, encode_all};
 use protocol::error::ErrorCode;
 use protocol::header::{decode_request_header, decode_response_header};
 use protocol::messages::{AbortedTxn, ResponseHeader};
-use protocol::registry;
 use protocol::wire::Reader;
+use protocol::{json, layout, registry};
 use serde_json::Value;
 use support::{assert_shows, bodies, frames, golden};
 
@@ -39,6 +39,23 @@ fn bodies_come_back_and_hold_the_recorded_values() {
         }
     }
     assert_eq!(seen, 5296, "bodies recorded");
+    report(wrong, seen);
+}
+
+/// The tables of `layout` and the walk over them, against what Kafka's own converters wrote.
+#[test]
+fn stored_messages_as_json() {
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for body in bodies() {
+        let Some(layout) = layout::find(body.entry.name) else { continue };
+        seen += 1;
+        let shown = json::message(layout, &mut Reader::new(&body.bytes), body.version);
+        let parsed = shown.as_ref().map(|text| serde_json::from_str::<Value>(text).ok());
+        if parsed != Ok(Some(body.json.clone())) {
+            wrong.push(format!("{} v{} {}: {shown:?}, not {}", layout.name, body.version, body.variant, body.json));
+        }
+    }
+    assert!(seen > 500, "only {seen} bodies");
     report(wrong, seen);
 }
 

@@ -25,6 +25,7 @@ pub mod props;
 mod quorum;
 pub mod random;
 pub mod storage;
+mod stored_records;
 pub mod terminal;
 mod topics;
 

@@ -1,6 +1,7 @@
 //! `cargo xtask codegen [--check]`: the Rust of every message, from the tables in `crates/protocol/schema`.
 
 mod emit;
+mod layout;
 pub mod schema;
 
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ fn generate(root: &Path) -> Result<BTreeMap<String, String>, String> {
     files.insert("api_key.rs".into(), api_key(&rpc, &responses));
     files.insert("metadata_record.rs".into(), metadata_record(&records));
     files.insert("registry.rs".into(), registry(&all));
+    files.insert("layouts.rs".into(), layout::emit(&tables));
     files.insert("mod.rs".into(), module(&all));
     Ok(files)
 }
@@ -97,6 +99,7 @@ fn module(all: &[&Message]) -> String {
     }
     line!(out, "pub(crate) mod api_key;");
     line!(out, "mod metadata_record;");
+    line!(out, "pub(crate) mod layouts;");
     line!(out, "pub(crate) mod registry;");
     line!(out, "");
     for m in all {

@@ -275,6 +275,7 @@ pub mod transaction_log_key;
 pub mod transaction_log_value;
 pub(crate) mod api_key;
 mod metadata_record;
+pub(crate) mod layouts;
 pub(crate) mod registry;
 
 pub use legacy_offset_commit_key::LegacyOffsetCommitKey;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::records::{Batch, Scratch};
 
-use super::segment::FileBatches;
+use super::batches::FileBatches;
 use super::{Fatal, Findings, Options, absolute, base_offset};
 use crate::terminal::Terminal;
 

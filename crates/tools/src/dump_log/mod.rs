@@ -1,6 +1,8 @@
 //! `kafka-dump-log`: shows what the files of a partition's directory hold. Reads files only, no broker.
 
+mod batches;
 mod control;
+mod decoder;
 mod index;
 mod segment;
 mod state;
@@ -8,8 +10,9 @@ mod state;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use self::decoder::Decoder;
 use crate::java::hash_order;
-use crate::jopt::{Stop, Usage, flag, value};
+use crate::jopt::{Parsed, Stop, Usage, flag, optional, value};
 use crate::terminal::Terminal;
 
 const USAGE: Usage = Usage {
@@ -23,19 +26,28 @@ const USAGE: Usage = Usage {
             "files",
             "Files, separated by commas: .log, .checkpoint, .index, .timeindex, .snapshot, .txnindex. Required.",
         ),
-        flag("print-data-log", "Show keys and values too; includes --deep-iteration."),
+        flag(
+            "print-data-log",
+            "Show keys and values too; includes --deep-iteration, and is included in every decoder.",
+        ),
         flag("deep-iteration", "Show each record, not only batches."),
-        flag("skip-record-metadata", "Show nothing of a record but its key and value."),
+        flag("skip-record-metadata", "Show nothing of a record but its key and value; control records stay empty."),
         flag("index-sanity-check", "Only check indexes, as a broker does at its start."),
         flag("verify-index-only", "Compare indexes with the log, show differences only."),
         value("max-message-size", "Accepted; batches are read whole, whatever their size."),
         value("max-bytes", "Read so many bytes of each .log file at most."),
-        value("key-decoder-class", "Kafka's StringDecoder (the default) only."),
-        value("value-decoder-class", "The same for values."),
+        optional("key-decoder-class", "StringDecoder (the default), IntegerDecoder or LongDecoder."),
+        optional("value-decoder-class", "The same for values."),
+        flag("offsets-decoder", "Records of __consumer_offsets, as JSON."),
+        flag("transaction-log-decoder", "Records of __transaction_state, as JSON."),
+        flag("share-group-state-decoder", "Records of __share_group_state, as JSON."),
+        flag("cluster-metadata-decoder", "Records of __cluster_metadata and of its snapshots, as JSON."),
+        flag("remote-log-metadata-decoder", "Records of __remote_log_metadata, which tiered storage writes."),
     ],
 };
 
-const DECODERS: &[&str] = &["StringDecoder", "DefaultDecoder"];
+/// Set to `2.7`, the records look as books of that time show them.
+const FORM_VARIABLE: &str = "ZWIRN_COMPAT_OUTPUT";
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
@@ -45,6 +57,9 @@ pub struct Options {
     pub sanity_only: bool,
     pub verify_only: bool,
     pub bytes_max: Option<u64>,
+    pub decoder: Decoder,
+    /// As Kafka 2.7 wrote it.
+    pub old_form: bool,
 }
 
 /// What was found wrong, by file; told at the end, on stderr.
@@ -56,6 +71,8 @@ pub struct Findings {
     out_of_order: BTreeMap<String, Vec<(i64, i64)>>,
     not_found: BTreeMap<String, Vec<(i64, i64)>>,
     gaps: BTreeMap<String, Vec<(i64, i64)>>,
+    /// Files that are not whole: where, and what is wrong there.
+    damages: BTreeMap<String, Vec<(u64, String)>>,
 }
 
 /// A file that ends the tool: what the exception says.
@@ -98,26 +115,26 @@ pub fn dump(files: &[String], options: Options, terminal: &mut Terminal<'_>) -> 
         }
     }
     findings.report(terminal);
-    0
+    u8::from(!findings.damages.is_empty())
 }
 
-fn read(parsed: &crate::jopt::Parsed) -> Result<(Vec<String>, Options), Stop> {
+fn read(parsed: &Parsed) -> Result<(Vec<String>, Options), Stop> {
     parsed.require(&["files"])?;
-    for decoder in ["key-decoder-class", "value-decoder-class"] {
-        let class = parsed.get(decoder)?.unwrap_or("StringDecoder");
-        if !DECODERS.contains(&class.rsplit('.').next().unwrap_or(class)) {
-            return Err(Stop::Message(format!("--{decoder} {class}: only Kafka's StringDecoder is built in")));
-        }
-    }
     let files = parsed.get("files")?.unwrap_or_default().split(',').map(|file| file.trim().to_owned()).collect();
-    let print_data = parsed.has("print-data-log");
+    let decoders = decoder::OPTIONS.iter().map(|(name, _)| *name);
+    let shows_data = ["print-data-log", "key-decoder-class", "value-decoder-class"];
+    let print_data = decoders.chain(shows_data).any(|name| parsed.has(name));
+    parsed.number::<i32>("max-message-size")?;
+    let bytes_max = parsed.number::<i32>("max-bytes")?.filter(|max| *max != i32::MAX);
     let options = Options {
         print_data,
         deep: print_data || parsed.has("deep-iteration"),
         skip_metadata: parsed.has("skip-record-metadata"),
         sanity_only: parsed.has("index-sanity-check"),
         verify_only: parsed.has("verify-index-only"),
-        bytes_max: parsed.number("max-bytes")?,
+        bytes_max: bytes_max.map(|max| u64::try_from(max).unwrap_or(0)),
+        decoder: Decoder::of(parsed)?,
+        old_form: std::env::var(FORM_VARIABLE).is_ok_and(|form| form == "2.7"),
     };
     Ok((files, options))
 }
@@ -150,6 +167,10 @@ fn absolute(path: &Path) -> String {
 }
 
 impl Findings {
+    fn damaged(&mut self, path: &Path, position: u64, what: String) {
+        self.damages.entry(absolute(path)).or_default().push((position, what));
+    }
+
     fn report(&self, terminal: &mut Terminal<'_>) {
         section(&self.index_mismatches, "Mismatches in :", terminal, |(index, log)| {
             format!("  Index offset: {index}, log offset: {log}")
@@ -160,15 +181,25 @@ impl Findings {
         section(&self.out_of_order, "Found out of order timestamp in :", terminal, |(index, previous)| {
             format!("  Index timestamp: {index}, Previously indexed timestamp: {previous}")
         });
-        if !self.not_found.is_empty() {
-            terminal.error("The following indexed offsets are not found in the log.");
-            for (offset, found) in self.not_found.values().flatten() {
+        let mut files: Vec<&String> = self.not_found.keys().collect();
+        hash_order(&mut files, |file| file, false);
+        for file in files {
+            terminal.error(format_args!("The following indexed offsets are not found in :{file}"));
+            for (offset, found) in &self.not_found[file] {
                 terminal.error(format_args!("Indexed offset: {offset}, found log offset: {found}"));
             }
         }
         section(&self.gaps, "Non-consecutive offsets in ", terminal, |(before, after)| {
             format!("  {before} is followed by {after}")
         });
+        // DIFFERS: Kafka's tool ends where damage begins, with a stack trace; this one says where that is, goes on
+        // behind it, and still exits with 1.
+        for (file, damages) in &self.damages {
+            terminal.error(format_args!("Damage in {file}"));
+            for (position, what) in damages {
+                terminal.error(format_args!("  position {position}: {what}"));
+            }
+        }
     }
 }
 

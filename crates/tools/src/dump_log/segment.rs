@@ -1,39 +1,44 @@
 //! `.log` and `.checkpoint`: batches and their records.
 
-use std::fs::File;
-use std::io::{BufReader, Read};
 use std::path::Path;
 
-use protocol::records::{Batch, BatchHeader, HEADER_LEN, LOG_OVERHEAD, Record, Scratch, TimestampType};
+use protocol::records::{Batch, BatchHeader, Record, Scratch, TimestampType};
 
+use super::batches::FileBatches;
 use super::{Fatal, Findings, Options, absolute, base_offset, control};
 use crate::terminal::Terminal;
 
 pub fn dump(path: &Path, options: Options, findings: &mut Findings, terminal: &mut Terminal<'_>) -> Result<(), Fatal> {
-    title(path, terminal)?;
+    title(path, options, terminal)?;
     let mut batches = FileBatches::open(path, options.bytes_max)?;
     let mut scratch = Scratch::default();
-    let (mut previous, mut position) = (-1, 0);
-    while let Some(bytes) = batches.next() {
-        let Ok(batch) = Batch::parse(bytes) else { break };
-        batch_line(&batch, position, terminal);
-        position += bytes.len() as u64;
+    let mut previous = -1;
+    loop {
+        let position = batches.position();
+        let parsed = batches.next().map(Batch::parse);
+        let batch = match parsed {
+            Some(Ok(batch)) => batch,
+            other => {
+                let why = other.map_or_else(
+                    || "no batch".to_owned(),
+                    |parsed| parsed.err().map_or(String::new(), |e| e.to_string()),
+                );
+                // What lies behind damage is worth seeing.
+                let Some(next) = batches.skip_damage(position) else { break };
+                findings.damaged(path, position, format!("{why}; the next whole batch is at position {next}"));
+                continue;
+            }
+        };
+        batch_line(&batch, position, options, terminal);
         if !options.deep {
             continue;
         }
-        let broken = |error| {
-            Fatal(format!("{}: the batch at offset {} is broken: {error}", path.display(), batch.header.base_offset))
-        };
-        for record in batch.records(&mut scratch).map_err(broken)? {
-            let record = record.map_err(broken)?;
-            if record.offset != previous + 1 {
-                findings.gaps.entry(absolute(path)).or_default().push((previous, record.offset));
-            }
-            previous = record.offset;
-            record_line(&batch.header, &record, options, terminal);
+        if let Err(why) = records(path, &batch, &mut scratch, &mut previous, options, findings, terminal) {
+            let offset = batch.header.base_offset;
+            findings.damaged(path, position, format!("the batch at offset {offset} is broken: {why}"));
         }
     }
-    let left = batches.len - position.min(batches.len);
+    let left = batches.left();
     if left > 0 && options.bytes_max.is_none() {
         let name = path.file_name().unwrap_or_default().display();
         terminal.line(format_args!("Found {left} invalid bytes at the end of {name}"));
@@ -41,10 +46,31 @@ pub fn dump(path: &Path, options: Options, findings: &mut Findings, terminal: &m
     Ok(())
 }
 
-fn title(path: &Path, terminal: &mut Terminal<'_>) -> Result<(), Fatal> {
+fn records(
+    path: &Path,
+    batch: &Batch<'_>,
+    scratch: &mut Scratch,
+    previous: &mut i64,
+    options: Options,
+    findings: &mut Findings,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), String> {
+    for record in batch.records(scratch).map_err(|error| error.to_string())? {
+        let record = record.map_err(|error| error.to_string())?;
+        if record.offset != *previous + 1 {
+            findings.gaps.entry(absolute(path)).or_default().push((*previous, record.offset));
+        }
+        *previous = record.offset;
+        record_line(&batch.header, &record, options, terminal)?;
+    }
+    Ok(())
+}
+
+fn title(path: &Path, options: Options, terminal: &mut Terminal<'_>) -> Result<(), Fatal> {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if name.ends_with(".log") {
-        terminal.line(format_args!("Log starting offset: {}", base_offset(path)?));
+        let words = if options.old_form { "Starting offset" } else { "Log starting offset" };
+        terminal.line(format_args!("{words}: {}", base_offset(path)?));
     } else if name == "bootstrap.checkpoint" {
         terminal.line("KRaft bootstrap snapshot");
     } else {
@@ -58,42 +84,6 @@ fn title(path: &Path, terminal: &mut Terminal<'_>) -> Result<(), Fatal> {
     Ok(())
 }
 
-/// The batches of a file, one in memory at a time.
-pub struct FileBatches {
-    reader: BufReader<File>,
-    buffer: Vec<u8>,
-    len: u64,
-    left: u64,
-}
-
-impl FileBatches {
-    pub fn open(path: &Path, bytes_max: Option<u64>) -> Result<FileBatches, Fatal> {
-        let file = File::open(path).map_err(|error| Fatal::io(path, &error))?;
-        let len = file.metadata().map_err(|error| Fatal::io(path, &error))?.len();
-        let len = bytes_max.map_or(len, |max| len.min(max));
-        Ok(FileBatches { reader: BufReader::with_capacity(1 << 16, file), buffer: Vec::new(), len, left: len })
-    }
-
-    /// `None` where the file ends or holds no whole batch of format 2.
-    pub fn next(&mut self) -> Option<&[u8]> {
-        let mut overhead = [0; LOG_OVERHEAD];
-        if self.left < LOG_OVERHEAD as u64 || self.reader.read_exact(&mut overhead).is_err() {
-            return None;
-        }
-        let length = i32::from_be_bytes([overhead[8], overhead[9], overhead[10], overhead[11]]);
-        let size = u64::try_from(length).ok()? + LOG_OVERHEAD as u64;
-        if size > self.left || size < HEADER_LEN as u64 {
-            return None;
-        }
-        self.left -= size;
-        self.buffer.clear();
-        self.buffer.extend_from_slice(&overhead);
-        let rest = u64::try_from(length).ok()?;
-        self.reader.by_ref().take(rest).read_to_end(&mut self.buffer).ok()?;
-        (self.buffer.len() as u64 == size).then_some(&self.buffer)
-    }
-}
-
 fn optional_long(value: Option<i64>) -> String {
     value.map_or_else(|| "OptionalLong.empty".to_owned(), |value| format!("OptionalLong[{value}]"))
 }
@@ -105,13 +95,17 @@ fn timestamp_name(kind: TimestampType) -> &'static str {
     }
 }
 
-fn batch_line(batch: &Batch<'_>, position: u64, terminal: &mut Terminal<'_>) {
+fn batch_line(batch: &Batch<'_>, position: u64, options: Options, terminal: &mut Terminal<'_>) {
     let header = &batch.header;
     let codec = header.compression().map_or("unknown", |codec| codec.name());
+    let (horizon, codec) = match options.old_form {
+        true => (String::new(), codec.to_uppercase()),
+        false => (format!(" deleteHorizonMs: {}", optional_long(header.delete_horizon_ms())), codec.to_owned()),
+    };
     terminal.line(format_args!(
         "baseOffset: {} lastOffset: {} count: {} baseSequence: {} lastSequence: {} producerId: {} producerEpoch: {} \
-         partitionLeaderEpoch: {} isTransactional: {} isControl: {} deleteHorizonMs: {} position: {position} {}: {} \
-         size: {} magic: 2 compresscodec: {codec} crc: {} isvalid: {}",
+         partitionLeaderEpoch: {} isTransactional: {} isControl: {}{horizon} position: {position} {}: {} size: {} \
+         magic: 2 compresscodec: {codec} crc: {} isvalid: {}",
         header.base_offset,
         header.last_offset(),
         header.records_count,
@@ -122,7 +116,6 @@ fn batch_line(batch: &Batch<'_>, position: u64, terminal: &mut Terminal<'_>) {
         header.partition_leader_epoch,
         header.is_transactional(),
         header.is_control(),
-        optional_long(header.delete_horizon_ms()),
         timestamp_name(header.timestamp_type()),
         header.max_timestamp,
         header.size(),
@@ -131,14 +124,20 @@ fn batch_line(batch: &Batch<'_>, position: u64, terminal: &mut Terminal<'_>) {
     ));
 }
 
-fn record_line(header: &BatchHeader, record: &Record<'_>, options: Options, terminal: &mut Terminal<'_>) {
+fn record_line(
+    header: &BatchHeader,
+    record: &Record<'_>,
+    options: Options,
+    terminal: &mut Terminal<'_>,
+) -> Result<(), String> {
     let mut line = String::new();
     let size = |bytes: Option<&[u8]>| bytes.map_or(-1, |bytes| bytes.len() as i64);
     if !options.skip_metadata {
         let keys: Vec<String> =
             record.headers.clone().map(|(key, _)| String::from_utf8_lossy(key).into_owned()).collect();
+        let (key_size, value_size) = if options.old_form { ("keysize", "valuesize") } else { ("keySize", "valueSize") };
         line = format!(
-            "| offset: {} {}: {} keySize: {} valueSize: {} sequence: {} headerKeys: [{}]",
+            "| offset: {} {}: {} {key_size}: {} {value_size}: {} sequence: {} headerKeys: [{}]",
             record.offset,
             timestamp_name(header.timestamp_type()),
             record.timestamp,
@@ -151,15 +150,21 @@ fn record_line(header: &BatchHeader, record: &Record<'_>, options: Options, term
             line.push_str(&control::text(record));
         }
     }
+    let mut wrong = None;
     if options.print_data && !header.is_control() {
         let mut prefix = if options.skip_metadata { "| " } else { " " };
-        if let Some(key) = record.key {
-            line.push_str(&format!("{prefix}key: {}", String::from_utf8_lossy(key)));
+        let (key, value) = options.decoder.show(record).unwrap_or_else(|why| {
+            wrong = Some(format!("offset {}: {why}", record.offset));
+            (None, None)
+        });
+        if let Some(key) = key {
+            line.push_str(&format!("{prefix}key: {key}"));
             prefix = " ";
         }
-        if let Some(value) = record.value {
-            line.push_str(&format!("{prefix}payload: {}", String::from_utf8_lossy(value)));
+        if let Some(value) = value {
+            line.push_str(&format!("{prefix}payload: {value}"));
         }
     }
     terminal.line(line);
+    wrong.map_or(Ok(()), Err)
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use protocol::records::HEADER_LEN;
+
 use super::*;
 
 /// `command: …`, then the exit code, then each stream with its length.
@@ -31,7 +33,20 @@ fn recording(path: &Path) -> Recording {
 }
 
 fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/disk")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+/// Every `dump-*.txt` below `dir`.
+fn recordings(dir: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            recordings(&path, out);
+        } else if name.starts_with("dump-") && name.ends_with(".txt") && path.parent() != Some(&golden()) {
+            out.push(path);
+        }
+    }
 }
 
 /// Runs the recorded command with its files taken from `dir`; paths in the output are made as they were.
@@ -61,27 +76,84 @@ fn findings(err: &str) -> Vec<String> {
 
 #[test]
 fn every_recorded_directory() {
-    let mut compared = 0;
-    for entry in std::fs::read_dir(golden()).unwrap() {
-        let dir = entry.unwrap().path();
-        for name in ["dump-log.txt", "dump-index.txt", "dump-index-sanity-check.txt", "dump-txnindex-snapshot.txt"] {
-            let path = dir.join(name);
-            if !path.exists() {
-                continue;
-            }
-            let recorded = recording(&path);
-            let (out, err) = replay(&dir, &recorded);
-            let expected = String::from_utf8_lossy(&recorded.out).into_owned();
-            let got = String::from_utf8_lossy(&out).into_owned();
-            for (expected, got) in expected.lines().zip(got.lines()) {
-                assert_eq!(got, expected, "{}", path.display());
-            }
-            assert_eq!(got.len(), expected.len(), "{}", path.display());
-            assert_eq!(findings(&err), findings(&recorded.err), "{}", path.display());
-            compared += 1;
+    let mut found = Vec::new();
+    recordings(&golden(), &mut found);
+    assert!(found.len() >= 70, "only {} recordings were found", found.len());
+    for path in found {
+        let recorded = recording(&path);
+        let (out, err) = replay(path.parent().unwrap(), &recorded);
+        let expected = String::from_utf8_lossy(&recorded.out).into_owned();
+        let got = String::from_utf8_lossy(&out).into_owned();
+        for (expected, got) in expected.lines().zip(got.lines()) {
+            assert_eq!(got, expected, "{}", path.display());
         }
+        assert_eq!(got.len(), expected.len(), "{}", path.display());
+        assert_eq!(findings(&err), findings(&recorded.err), "{}", path.display());
     }
-    assert!(compared >= 40, "only {compared} recordings were found");
+}
+
+/// What `main` says of a file of these bytes.
+fn dumped(name: &str, bytes: &[u8], options: Options) -> (u8, String, String) {
+    let dir = std::env::temp_dir().join(format!("zwirn-dump-log-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("00000000000000000000.log");
+    std::fs::write(&file, bytes).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = dump(&[file.display().to_string()], options, &mut Terminal { out: &mut out, err: &mut err });
+    std::fs::remove_dir_all(&dir).unwrap();
+    (code, String::from_utf8_lossy(&out).into_owned(), String::from_utf8_lossy(&err).into_owned())
+}
+
+#[test]
+fn damage_is_named_and_passed() {
+    let whole = std::fs::read(golden().join("disk/idempotent/00000000000000000000.log")).unwrap();
+    let options = Options { deep: true, ..Options::default() };
+    let (code, all, err) = dumped("whole", &whole, options);
+    assert_eq!((code, err.as_str()), (0, ""));
+    let sizes: Vec<usize> = protocol::records::Batches::new(&whole).map(|batch| batch.unwrap().header.size()).collect();
+    assert!(sizes.len() > 3, "{sizes:?}");
+    let second = sizes[0];
+    let third = second + sizes[1];
+    let lines = |text: &str| text.lines().filter(|line| line.starts_with("baseOffset")).count();
+
+    // The length of the second batch is gone: it alone is not shown.
+    let mut damaged = whole.clone();
+    damaged[second + 8..second + 12].fill(0);
+    let (code, out, err) = dumped("length", &damaged, options);
+    assert_eq!((code, lines(&out)), (1, lines(&all) - 1));
+    assert!(
+        err.contains(&format!("  position {second}: no batch; the next whole batch is at position {third}")),
+        "{err}"
+    );
+
+    // Its records are not: its line is there, as invalid, and all others.
+    let mut damaged = whole.clone();
+    damaged[second + HEADER_LEN] = 0xff;
+    let (code, out, err) = dumped("record", &damaged, options);
+    assert_eq!((code, lines(&out)), (1, lines(&all)));
+    assert!(
+        out.contains("isvalid: false") && err.contains(&format!("  position {second}: the batch at offset")),
+        "{err}"
+    );
+
+    // A torn end is none of Kafka's errors.
+    let (code, out, err) = dumped("torn", &whole[..whole.len() - 1], options);
+    assert_eq!((code, lines(&out)), (0, lines(&all) - 1));
+    let left = sizes[sizes.len() - 1] - 1;
+    assert!(out.ends_with(&format!("Found {left} invalid bytes at the end of 00000000000000000000.log\n")), "{out}");
+    assert_eq!(err, "");
+}
+
+#[test]
+fn the_form_of_kafka_2_7() {
+    let bytes = std::fs::read(golden().join("disk/plain/00000000000000000000.log")).unwrap();
+    let options = Options { deep: true, print_data: true, old_form: true, ..Options::default() };
+    let (_, out, _) = dumped("old-form", &bytes, options);
+    let mut lines = out.lines().skip(1);
+    assert_eq!(lines.next(), Some("Starting offset: 0"));
+    let batch = lines.next().unwrap();
+    assert!(batch.contains(" isControl: false position: 0 CreateTime: ") && batch.contains(" compresscodec: NONE "));
+    assert!(lines.next().unwrap().contains(" keysize: ") && out.contains(" valuesize: "));
 }
 
 #[test]
