@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::stages::{Outcome, Stages, cargo};
-use crate::{codegen, conversations, deny, dump_log, oracle, stories, tidy};
+use crate::{clients, codegen, conversations, deny, dump_log, oracle, stories, tidy};
 
 /// Simulated lives of a cluster; a few seconds each at most.
 const SIMULATOR_SEEDS: &str = "40";
@@ -35,6 +35,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
         cargo(root, &["run", "--quiet", "--release", "-p", "simulator", "--", "--mutations"])
     });
     stories::run(&mut stages);
+    stages.run("clients", clients::stage);
     stages.finish()
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod clients;
 mod cluster;
 mod codegen;
 mod conversations;
@@ -26,6 +27,8 @@ usage: cargo xtask <command>
                           Kafka's own classes and our codec have to make the same of the same bytes
   conversations [NAME]... the same requests to Apache Kafka and to Zwirn, and the answers compared
   dump-log [DIR]          dump-log of Apache Kafka and of Zwirn on the recorded files, or those below DIR
+  clients [--against zwirn|kafka] [--short] [NAME]...
+                          real clients of many languages, while a broker is killed and comes back
   deny                    licences and advisories, by cargo-deny
   swap [--steps N] [--seed N]
                           nodes of Apache Kafka and of Zwirn take each other's places, at random, under a producer
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         ["oracle", ref rest @ ..] => oracle::run(&root, rest),
         ["conversations", ref names @ ..] => conversations::run(&root, names),
         ["dump-log", ref rest @ ..] => dump_log::run(&root, rest),
+        ["clients", ref rest @ ..] => clients::run(&root, rest),
         ["deny"] => deny::run(&root),
         ["swap", ref rest @ ..] => stories::swap(&root, rest),
         ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),

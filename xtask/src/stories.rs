@@ -8,17 +8,19 @@
 mod bad_input;
 mod batches;
 mod by_hand;
-mod cluster;
+pub(crate) mod cluster;
 mod dev;
 mod faults;
 mod kafka_tools;
 mod process;
 mod shapes;
 mod swap;
-mod wire;
+pub(crate) mod wire;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+pub(crate) use swap::kafka_broker;
 
 use crate::jars::Kafka;
 use crate::stages::{self, Outcome, Stages};
@@ -97,7 +99,7 @@ pub fn swap(root: &Path, args: &[&str]) -> Result<(), String> {
 }
 
 impl Env {
-    fn new(root: &Path) -> Result<Env, String> {
+    pub(crate) fn new(root: &Path) -> Result<Env, String> {
         let binary = release_binary(root)?;
         let stories = stages::target_dir(root).join("stories");
         Ok(Env { binary, kafka: Kafka::get(root).map_err(|missing| missing.0), stories })

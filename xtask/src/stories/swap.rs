@@ -187,7 +187,7 @@ fn can_be_taken_over(env: &Env, cluster: &Cluster) -> Result<(), String> {
 }
 
 /// With a heap as small as it can be: three of them run at once, on a machine of two cores perhaps.
-fn kafka_broker(env: &Env) -> Result<Command, String> {
+pub fn kafka_broker(env: &Env) -> Result<Command, String> {
     let kafka = env.kafka.as_ref().map_err(String::clone)?;
     let options = ["-Xms320m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
     Ok(kafka.java("kafka.Kafka", &options))

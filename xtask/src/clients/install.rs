@@ -1,0 +1,122 @@
+//! Clients from their registries, in the versions that the lock files beside the programs name. What is there already
+//! in these versions is taken as it is. A client that cannot be had is left out with the reason; a program of ours that
+//! cannot be built has failed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::Failure;
+use crate::stages::{self, has_program};
+
+pub const SLF4J: &str = "org.slf4j:slf4j-nop:1.7.36";
+
+/// A program that is ready to run.
+pub struct Installed {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    pub envs: Vec<(&'static str, OsString)>,
+}
+
+pub fn java(source: &Path, libs: &Path) -> Installed {
+    // Short lives: a quick start is worth more than fast code.
+    let mut args: Vec<OsString> =
+        ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m", "-cp"].iter().map(OsString::from).collect();
+    args.extend([libs.join("*").into_os_string(), source.as_os_str().to_owned()]);
+    Installed { program: "java".into(), args, envs: Vec::new() }
+}
+
+/// Jars and what they need, from Maven Central.
+pub fn jars(place: &Path, coordinates: &[&str]) -> Result<(), Failure> {
+    need("java", "there is no JDK")?;
+    once(place, &coordinates.join("\n"), || {
+        if !has_program("mvn") {
+            return Err("the jars are not here, and mvn is not on the path".to_owned());
+        }
+        let pom = place.join("pom.xml");
+        fs::write(&pom, pom_text(coordinates)).map_err(|e| format!("{}: {e}", pom.display()))?;
+        let mut mvn = Command::new("mvn");
+        mvn.args(["-q", "-B", "-f"]).arg(&pom).arg("dependency:copy-dependencies");
+        mvn.arg(format!("-DoutputDirectory={}", place.join("libs").display()));
+        stages::output(mvn).map(drop)
+    })
+}
+
+fn pom_text(coordinates: &[&str]) -> String {
+    let mut dependencies = String::new();
+    for coordinate in coordinates {
+        let mut parts = coordinate.split(':');
+        let [group, artifact, version] = std::array::from_fn(|_| parts.next().unwrap_or_default());
+        dependencies += &format!(
+            "<dependency><groupId>{group}</groupId><artifactId>{artifact}</artifactId>\
+             <version>{version}</version></dependency>\n"
+        );
+    }
+    format!(
+        "<project xmlns=\"http://maven.apache.org/POM/4.0.0\"><modelVersion>4.0.0</modelVersion>\
+         <groupId>zwirn</groupId><artifactId>client-jars</artifactId><version>1</version>\
+         <dependencies>\n{dependencies}</dependencies></project>\n"
+    )
+}
+
+pub fn python(source: &Path, place: &Path) -> Result<Installed, Failure> {
+    need("python3", "there is no Python")?;
+    let requirements = source.join("requirements.txt");
+    let venv = place.join("venv");
+    once(place, &read(&requirements)?, || {
+        let mut make = Command::new("python3");
+        make.args(["-m", "venv"]).arg(&venv);
+        stages::output(make)?;
+        let mut pip = Command::new(venv.join("bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements);
+        stages::output(pip).map(drop)
+    })?;
+    let args = vec!["-B".into(), source.join("ledger.py").into_os_string()];
+    Ok(Installed { program: venv.join("bin/python3"), args, envs: Vec::new() })
+}
+
+/// The go tool itself knows what has changed.
+pub fn go(source: &Path, place: &Path) -> Result<Installed, Failure> {
+    need("go", "there is no Go")?;
+    let program = place.join("ledger");
+    let go = || {
+        let mut go = Command::new("go");
+        go.current_dir(source).env("GOTOOLCHAIN", "local");
+        go
+    };
+    let mut download = go();
+    download.args(["mod", "download"]);
+    stages::output(download).map_err(Failure::LeftOut)?;
+    let mut build = go();
+    build.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".");
+    stages::output(build).map_err(Failure::Failed)?;
+    Ok(Installed { program, args: Vec::new(), envs: Vec::new() })
+}
+
+fn need(program: &str, why: &str) -> Result<(), Failure> {
+    if has_program(program) {
+        return Ok(());
+    }
+    Err(Failure::LeftOut(format!("{why} ({program} is not on the path)")))
+}
+
+fn read(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|e| Failure::Failed(format!("{}: {e}", path.display())))
+}
+
+/// Installs into an empty directory, unless what is there was installed from the same lock to its end.
+fn once(place: &Path, lock: &str, install: impl FnOnce() -> Result<(), String>) -> Result<(), Failure> {
+    let stamp = place.join("installed");
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == lock) {
+        return Ok(());
+    }
+    println!("    installing into {}", place.display());
+    let failed = |e: std::io::Error| Failure::Failed(format!("{}: {e}", place.display()));
+    if place.exists() {
+        fs::remove_dir_all(place).map_err(failed)?;
+    }
+    fs::create_dir_all(place).map_err(failed)?;
+    install().map_err(Failure::LeftOut)?;
+    fs::write(stamp, lock).map_err(failed)
+}
