@@ -272,6 +272,7 @@ impl Node {
             return Ok(());
         };
         let controller = &mut active.controller;
+        let mut quota = self.quotas.lend_mutations(cx, now);
         let forwarded = !matches!(cx.reply.to, Destination::Client { .. });
         macro_rules! answer {
             ($request:ty, |$r:ident| $call:expr) => {{
@@ -300,11 +301,16 @@ impl Node {
             ApiKey::AllocateProducerIds => {
                 answer!(AllocateProducerIdsRequest, |r| controller.allocate_producer_ids(&r))
             }
-            ApiKey::CreateTopics => answer!(CreateTopicsRequest<'_>, |r| controller.create_topics(&r, now)),
+            ApiKey::CreateTopics => answer!(CreateTopicsRequest<'_>, |r| controller.create_topics(&r, &mut quota)),
             ApiKey::DeleteTopics => {
-                answer!(DeleteTopicsRequest<'_>, |r| controller.delete_topics(&r, cx.reply.version))
+                answer!(DeleteTopicsRequest<'_>, |r| controller.delete_topics(&r, cx.reply.version, &mut quota))
             }
-            ApiKey::CreatePartitions => answer!(CreatePartitionsRequest<'_>, |r| controller.create_partitions(&r)),
+            ApiKey::CreatePartitions => {
+                answer!(CreatePartitionsRequest<'_>, |r| controller.create_partitions(&r, &mut quota))
+            }
+            ApiKey::AlterClientQuotas => {
+                answer!(AlterClientQuotasRequest<'_>, |r| controller.alter_client_quotas(&r))
+            }
             ApiKey::ElectLeaders => answer!(ElectLeadersRequest<'_>, |r| controller.elect_leaders(&r)),
             ApiKey::IncrementalAlterConfigs => {
                 answer!(IncrementalAlterConfigsRequest<'_>, |r| controller.incremental_alter_configs(&r, forwarded))
@@ -315,6 +321,10 @@ impl Node {
                 answer!(AssignReplicasToDirsRequest, |r| controller.assign_replicas_to_dirs(&r))
             }
             key => return Err(DecodeError::UnknownApiKey(key as i16)),
+        }
+        self.quotas.give_back(cx, &quota);
+        if let (1.., Destination::Client { conn, .. }) = (quota.throttle_ms(), cx.reply.to) {
+            self.mute(conn, i64::from(quota.throttle_ms()), now);
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::ElectLeaders, BC),
     (ApiKey::IncrementalAlterConfigs, BC),
     (ApiKey::OffsetDelete, B),
+    (ApiKey::DescribeClientQuotas, B),
+    (ApiKey::AlterClientQuotas, BC),
     (ApiKey::Vote, C),
     (ApiKey::BeginQuorumEpoch, C),
     (ApiKey::EndQuorumEpoch, C),

@@ -182,7 +182,7 @@ impl Node {
             any = true;
             let Some((op, key, version)) = self.control.local.remove(&id) else { continue };
             if let ControlOp::Forward(forward) = op {
-                self.deliver(forward.reply, Frame { bytes: frame, ..Frame::default() });
+                self.deliver_forwarded(forward.reply, frame, now);
                 continue;
             }
             let mut reader = Reader::new(frame.get(4..).unwrap_or_default());
@@ -230,12 +230,24 @@ impl Node {
                 let mut bytes = Vec::with_capacity(data.len() + 4);
                 bytes.extend_from_slice(&(data.len() as i32).to_be_bytes());
                 bytes.extend_from_slice(&data);
-                self.deliver(forward.reply, Frame { bytes, ..Frame::default() });
+                self.deliver_forwarded(forward.reply, bytes, now);
             }
             ErrorCode::NotController => self.forward_later(forward, now),
             error => self.hang_up(forward.reply, format!("the controller refused the envelope: {}", error.name())),
         }
         Ok(())
+    }
+
+    /// The controller may have found that the client changes the cluster too fast: it is this broker that knows the
+    /// client's connection (KIP-599).
+    fn deliver_forwarded(&mut self, reply: ReplyTo, bytes: Vec<u8>, now: Now) {
+        let at = reply.key.throttle_at(reply.version);
+        let field = at.and_then(|at| bytes.get(at..at + 4)).and_then(|field| field.try_into().ok());
+        let throttle_ms = field.map_or(0, i32::from_be_bytes);
+        if let (1.., Some(conn)) = (throttle_ms, reply.to.conn()) {
+            self.mute(conn, i64::from(throttle_ms), now);
+        }
+        self.deliver(reply, Frame { bytes, ..Frame::default() });
     }
 
     pub(crate) fn on_control_failure(&mut self, op: ControlOp, failure: Failure, now: Now) {

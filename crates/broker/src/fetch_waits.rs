@@ -1,6 +1,7 @@
 //! Fetches that wait for data: what they ask, and which change of which partition may satisfy them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use protocol::time::Now;
 use replication::{FetchSession, Isolation, PartitionKey, Reader, SessionId};
@@ -26,6 +27,8 @@ pub(crate) struct FetchWait {
     pub max_bytes: u32,
     pub listener: Option<usize>,
     pub deadline_ms: i64,
+    /// The reader's client id, if there are quotas.
+    pub client: Option<Arc<str>>,
 }
 
 /// Invariants: `by_session` and `by_partition` name waits that exist.
@@ -130,7 +133,7 @@ impl FetchWaits {
 
 impl Node {
     /// Wakes whoever waits for a partition that changed in this turn, each once.
-    pub(crate) fn settle_touched(&mut self) -> bool {
+    pub(crate) fn settle_touched(&mut self, now: Now) -> bool {
         if self.replicas.touched.is_empty() {
             return false;
         }
@@ -149,7 +152,7 @@ impl Node {
             }
         }
         for id in fetches {
-            self.recheck_fetch(id);
+            self.recheck_fetch(id, now);
         }
         true
     }
@@ -158,13 +161,13 @@ impl Node {
         self.expire_produces(now);
         self.expire_deletes(now);
         for id in self.replicas.fetches.due(now) {
-            self.end_fetch(id);
+            self.end_fetch(id, now);
         }
     }
 
-    pub(crate) fn end_all_fetches(&mut self) {
+    pub(crate) fn end_all_fetches(&mut self, now: Now) {
         for id in self.replicas.fetches.all() {
-            self.end_fetch(id);
+            self.end_fetch(id, now);
         }
     }
 }

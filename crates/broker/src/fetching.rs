@@ -164,6 +164,13 @@ impl Node {
                 if fed.appended || fed.high_watermark_moved {
                     self.replicas.touched.insert(key);
                 }
+                let is_behind = partition.log().end_offset() < data.high_watermark;
+                if replica.throttled.following {
+                    let wait_ms = self.throttles.received(records.len() as u64, now);
+                    if wait_ms > 0 && is_behind {
+                        return later(wait_ms);
+                    }
+                }
                 // The leader learns of a new log start from our next fetch.
                 let moved = fed.appended || fed.log_start_moved;
                 if moved { FetcherOutcome::Moved } else { FetcherOutcome::Unchanged }

@@ -17,6 +17,7 @@ mod produce_waits;
 mod producer_ids;
 mod publish;
 mod quorum;
+mod quotas;
 mod registration;
 mod replicas;
 mod reply;

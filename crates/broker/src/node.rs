@@ -30,6 +30,8 @@ use crate::lifecycle::{self, Lifecycle};
 use crate::links::{Failure, Links};
 use crate::producer_ids::ProducerIds;
 use crate::quorum::QuorumReplay;
+use crate::quotas::Quotas;
+use crate::quotas::replication::Throttles;
 use crate::registration::ControllerRegistration;
 use crate::replicas::Replicas;
 use crate::reply::{LocalId, ReplyTo};
@@ -107,6 +109,8 @@ pub struct Node {
     pub(crate) replicas: Replicas,
     pub(crate) groups: Groups,
     pub(crate) producer_ids: ProducerIds,
+    pub(crate) quotas: Quotas,
+    pub(crate) throttles: Throttles,
     pub(crate) auto_creating: std::collections::BTreeSet<String>,
 
     /// Reused by every decompression.
@@ -138,9 +142,10 @@ const QUORUM_SHUTDOWN_MS: i64 = 1_000;
 const FORSAKEN_MS: i64 = 1_000;
 
 impl Node {
-    pub fn accepted(&mut self, conn: ConnId, listener: usize, peer: IpAddr) {
+    pub fn accepted(&mut self, conn: ConnId, listener: usize, peer: IpAddr, now: Now) {
         let kind = self.listener_kind(listener);
         self.connections.opened(conn, listener, kind, peer);
+        self.throttle_connection(conn, peer, now);
     }
 
     /// Whether the driver may read the next request of a connection.
@@ -224,6 +229,8 @@ impl Node {
             return;
         }
         self.links.tick(now, &mut self.effects);
+        self.end_throttles(now);
+        self.throttles.look(now);
         if self.quorum.next_deadline() <= now.mono_ms {
             self.quorum.tick(now);
         }
@@ -263,6 +270,7 @@ impl Node {
         at = at.min(self.registration.as_ref().map_or(i64::MAX, |r| r.next_deadline()));
         at = at.min(self.lifecycle.as_ref().map_or(i64::MAX, Lifecycle::next_deadline));
         at = at.min(self.replicas.next_deadline()).min(self.groups.runtime.next_deadline());
+        at = at.min(self.connections.next_deadline());
         if let Shutdown::Broker { until_ms } = self.shutdown {
             let heard_ms = self.lifecycle.as_ref().map_or(i64::MIN, |l| l.heard_ms);
             at = at.min(until_ms).min(heard_ms.max(until_ms - CONTROLLED_SHUTDOWN_MS) + FORSAKEN_MS + 1);
@@ -292,7 +300,7 @@ impl Node {
             let released = self.lifecycle.as_ref().is_none_or(|l| l.state == lifecycle::State::Released);
             if released || now.mono_ms >= until_ms || self.is_forsaken(now) {
                 self.drop_all_groups();
-                self.close_replicas();
+                self.close_replicas(now);
                 self.shutdown = Shutdown::Quorum;
                 self.quorum.shutdown(QUORUM_SHUTDOWN_MS, now);
                 self.drive_quorum(now);

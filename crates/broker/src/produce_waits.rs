@@ -146,7 +146,7 @@ impl Node {
     }
 
     /// The broker stops leading everything: nobody can promise anything any more.
-    pub(crate) fn fail_waits(&mut self) {
+    pub(crate) fn fail_waits(&mut self, now: Now) {
         let keys: Vec<PartitionKey> = self.replicas.all.keys().copied().collect();
         for key in keys {
             for wait in self.replicas.produces.settle(key, |_| Some(ErrorCode::NotLeaderOrFollower)) {
@@ -154,6 +154,6 @@ impl Node {
             }
         }
         self.fail_deletes();
-        self.end_all_fetches();
+        self.end_all_fetches(now);
     }
 }

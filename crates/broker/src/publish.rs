@@ -14,6 +14,7 @@ use storage::{DirKind, Log, LogConfig, OpenOptions, StorageError};
 use crate::control::ControlOp;
 use crate::lifecycle;
 use crate::node::Node;
+use crate::quotas::replication::Throttled;
 use crate::replicas::{Replica, Unclaimed};
 use crate::settings;
 use crate::start::evidence_of;
@@ -76,7 +77,9 @@ impl Node {
     /// life, and acting on it could make this broker lead an epoch that has long ended.
     fn publish(&mut self, now: Now) {
         let Some(lifecycle) = &mut self.lifecycle else {
-            self.delta = MetadataDelta::default();
+            if std::mem::take(&mut self.delta).concerns_quotas() {
+                self.quotas.update(&self.image);
+            }
             return;
         };
         if lifecycle.state == lifecycle::State::Registering || self.replay.next <= lifecycle.broker_epoch {
@@ -88,6 +91,9 @@ impl Node {
             delta.everything = true;
         } else if delta.is_empty() {
             return;
+        }
+        if delta.concerns_quotas() {
+            self.quotas.update(&self.image);
         }
         if let Err(error) = self.apply_delta(&delta, now) {
             return self.fail(format!("log.dirs: {error}"));
@@ -225,7 +231,9 @@ impl Node {
         };
         let settings = self.partition_settings(&topic_config);
         let partition = Partition::new(key, topic.to_owned(), self.config.node_id, log, high_watermark, settings);
-        self.replicas.all.insert(key, Replica::new(partition, dir, topic_config));
+        let mut replica = Replica::new(partition, dir, topic_config);
+        replica.throttled = Throttled::of(&self.image, &self.config, topic, key.1);
+        self.replicas.all.insert(key, replica);
         Ok(())
     }
 
@@ -288,6 +296,9 @@ impl Node {
         if !all && named.is_empty() {
             return;
         }
+        if all {
+            self.throttles.update(&self.image, &self.config);
+        }
         let keys: Vec<PartitionKey> = self
             .replicas
             .all
@@ -300,10 +311,12 @@ impl Node {
             let config = settings::topic_config(&self.image, &self.config, &topic);
             let log_config = settings::log_config(&config, &self.config);
             let partition_settings = self.partition_settings(&config);
+            let throttled = Throttled::of(&self.image, &self.config, &topic, key.1);
             let Some(replica) = self.replicas.all.get_mut(&key) else { continue };
             replica.partition.set_settings(partition_settings);
             replica.partition.log_mut().update_config(log_config);
             replica.topic_config = config;
+            replica.throttled = throttled;
         }
     }
 

@@ -18,6 +18,7 @@ use crate::effect::ConnId;
 use crate::fetch_waits::FetchWaits;
 use crate::node::{FlushOf, Node};
 use crate::produce_waits::ProduceWaits;
+use crate::quotas::replication::Throttled;
 use crate::status::PartitionStatus;
 
 /// A log found on disk at start that the image has not (yet) claimed.
@@ -33,6 +34,7 @@ pub(crate) struct Replica {
     /// Index into the node's log directories.
     pub dir: usize,
     pub topic_config: TopicConfig,
+    pub throttled: Throttled,
     /// Segments already counted as to be flushed.
     flushed_segments: usize,
     is_flushing: bool,
@@ -41,7 +43,7 @@ pub(crate) struct Replica {
 impl Replica {
     pub fn new(partition: Partition, dir: usize, topic_config: TopicConfig) -> Self {
         let flushed_segments = partition.log().segment_count();
-        Self { partition, dir, topic_config, flushed_segments, is_flushing: false }
+        Self { partition, dir, topic_config, throttled: Throttled::default(), flushed_segments, is_flushing: false }
     }
 }
 
@@ -169,7 +171,7 @@ impl Node {
         if !self.replicas.is_published {
             return false;
         }
-        let mut busy = self.settle_touched();
+        let mut busy = self.settle_touched(now);
         self.drive_fetchers(now);
         busy |= self.poll_isr_changes(now);
         self.poll_producer_ids(now);
@@ -413,7 +415,7 @@ impl Node {
     }
 
     /// A clean stop: everything on disk, the next start scans nothing.
-    pub(crate) fn close_replicas(&mut self) {
+    pub(crate) fn close_replicas(&mut self, now: Now) {
         if self.lifecycle.is_none() {
             return;
         }
@@ -426,7 +428,7 @@ impl Node {
         if let Err(error) = FlushWork::replace(self.disk.clone(), changed).run() {
             return self.fail(format!("log.dirs: checkpoints cannot be written: {error}"));
         }
-        self.fail_waits();
+        self.fail_waits(now);
         self.replicas.fetchers.clear();
         self.replicas.is_published = false;
         tracing::info!(partitions = self.replicas.all.len(), "logs are closed");

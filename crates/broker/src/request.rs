@@ -1,6 +1,7 @@
 //! From a frame to its handler: header, listener, version, and the one place that dispatches on the API key.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use protocol::api::ApiKey;
 use protocol::codec::Decode;
@@ -24,6 +25,10 @@ pub(crate) struct Context {
     /// Index of the listener that the client came by; `None` for requests of this node and of envelopes.
     pub listener: Option<usize>,
     pub peer: IpAddr,
+    /// The client's id, if there are quotas.
+    pub client: Option<Arc<str>>,
+    /// What the client has to wait for the time that its requests took.
+    pub throttle_ms: i32,
 }
 
 impl Context {
@@ -86,6 +91,12 @@ fn parse_head(frame: &[u8]) -> Result<Head, DecodeError> {
     })
 }
 
+/// The client id of a request whose header can be read; empty without one.
+pub(crate) fn client_id(frame: &[u8]) -> String {
+    let header = decode_request_header(&mut Reader::new(frame)).ok();
+    header.and_then(|header| header.client_id.map(|id| id.into_owned())).unwrap_or_default()
+}
+
 impl Node {
     /// One request of a client, another broker or a controller; `frame` is without its four length bytes.
     pub fn frame(&mut self, conn: ConnId, frame: &mut [u8], now: Now) {
@@ -100,14 +111,20 @@ impl Node {
             let reason = format!("{} version {} is not served on this listener", head.key.name(), head.version);
             return self.close_connection(conn, reason);
         }
-        let slot = self.connections.take_slot(conn).expect("the connection was found above");
+        let client = self.quota_client(frame);
+        let mut throttle_ms = 0;
+        if let Some(client) = client.as_ref().filter(|_| kind == ListenerKind::Broker) {
+            throttle_ms = self.throttle_request(conn, client, now);
+        }
+        let throttle = head.key.throttle_at(head.version).filter(|_| throttle_ms > 0).map(|at| (at, throttle_ms));
+        let slot = self.connections.take_slot(conn, throttle).expect("the connection was found above");
         let reply = ReplyTo {
             to: Destination::Client { conn, slot },
             key: head.key,
             version: head.version,
             correlation_id: head.correlation_id,
         };
-        let context = Context { reply, kind, listener: Some(listener), peer };
+        let context = Context { reply, kind, listener: Some(listener), peer, client, throttle_ms };
         if self.is_too_early(&context) {
             return self
                 .early
@@ -158,8 +175,14 @@ impl Node {
     pub(crate) fn local_frame(&mut self, to: Destination, frame: &mut [u8], now: Now) -> Result<(), DecodeError> {
         let head = parse_head(frame)?;
         let reply = ReplyTo { to, key: head.key, version: head.version, correlation_id: head.correlation_id };
-        let context =
-            Context { reply, kind: ListenerKind::Controller, listener: None, peer: IpAddr::from([127, 0, 0, 1]) };
+        let context = Context {
+            reply,
+            kind: ListenerKind::Controller,
+            listener: None,
+            peer: IpAddr::from([127, 0, 0, 1]),
+            client: self.quota_client(frame),
+            throttle_ms: 0,
+        };
         self.dispatch(&context, frame, head.body_at, now)
     }
 
@@ -190,6 +213,7 @@ impl Node {
             ApiKey::DeleteRecords => self.handle_delete_records(cx, body, now),
             ApiKey::InitProducerId => self.handle_init_producer_id(cx, body, now),
             ApiKey::OffsetForLeaderEpoch => self.handle_offset_for_leader_epoch(cx, body),
+            ApiKey::DescribeClientQuotas => self.handle_describe_client_quotas(cx, body),
             ApiKey::DescribeConfigs => self.handle_describe_configs(cx, body),
             ApiKey::ListConfigResources => self.handle_list_config_resources(cx, body),
             ApiKey::DescribeLogDirs => self.handle_describe_log_dirs(cx, body),
@@ -246,7 +270,8 @@ impl Node {
             version: head.version,
             correlation_id: head.correlation_id,
         };
-        let context = Context { reply, listener: None, ..outer.clone() };
+        let client = self.quota_client(inner);
+        let context = Context { reply, listener: None, client, throttle_ms: 0, ..outer.clone() };
         self.dispatch(&context, inner, head.body_at, now)
     }
 }

@@ -21,6 +21,8 @@ use crate::links::Links;
 use crate::node::{Mutations, Node, Shutdown};
 use crate::producer_ids::ProducerIds;
 use crate::quorum::QuorumReplay;
+use crate::quotas::Quotas;
+use crate::quotas::replication::Throttles;
 use crate::registration::ControllerRegistration;
 use crate::replicas::Replicas;
 
@@ -107,6 +109,8 @@ impl Node {
             replicas: Replicas::new(&config, now),
             groups: Groups::new(&config),
             producer_ids: ProducerIds::default(),
+            quotas: Quotas::new(&config),
+            throttles: Throttles::new(&config),
             auto_creating: BTreeSet::new(),
             scratch: Scratch::default(),
             flushes: BTreeMap::new(),

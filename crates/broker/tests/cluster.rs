@@ -196,10 +196,10 @@ impl Cluster {
                 let target: i32 = host.trim_start_matches("host").parse().expect("a host of this cluster");
                 let conn = ConnId(self.conn_next);
                 self.conn_next += 1;
-                let listener = usize::from(port == 9093);
+                let (listener, now) = (usize::from(port == 9093), self.now);
                 match self.node(target) {
                     Some(node) => {
-                        node.accepted(conn, listener, IpAddr::from([127, 0, 0, 1]));
+                        node.accepted(conn, listener, IpAddr::from([127, 0, 0, 1]), now);
                         self.wires.push(((id, link), (target, conn)));
                         self.queue.push_back(Event::Up(id, link));
                     }
@@ -235,7 +235,8 @@ impl Cluster {
             None => {
                 let conn = ConnId(self.conn_next);
                 self.conn_next += 1;
-                self.node(id).expect("alive").accepted(conn, 0, IpAddr::from([127, 0, 0, 1]));
+                let now = self.now;
+                self.node(id).expect("alive").accepted(conn, 0, IpAddr::from([127, 0, 0, 1]), now);
                 self.clients.insert(id, conn);
                 conn
             }
@@ -308,6 +309,26 @@ impl Cluster {
         (ErrorCode::from_i16(part.error_code), values)
     }
 
+    /// Sets quotas of a user, a client id or both; nothing of it must be refused.
+    fn alter_quotas(&mut self, id: i32, entity: &[(&'static str, Option<&'static str>)], key: &'static str, value: f64) {
+        use alter_client_quotas_request::{EntityData, EntryData, OpData};
+        let part = |(kind, name): &(&'static str, Option<&'static str>)| EntityData {
+            entity_type: (*kind).into(),
+            entity_name: name.map(Into::into),
+            ..Default::default()
+        };
+        let op = OpData { key: key.into(), value, remove: value == 0.0, ..Default::default() };
+        let entry = EntryData { entity: entity.iter().map(part).collect(), ops: vec![op], ..Default::default() };
+        let request = AlterClientQuotasRequest { entries: vec![entry], ..Default::default() };
+        let bytes = self.ask(id, ApiKey::AlterClientQuotas, 1, &request);
+        let (_, response) = decode_response::<AlterClientQuotasRequest<'_>>(&bytes, 1).expect("decodes");
+        assert_eq!(response.entries[0].error_code, 0, "{:?}", response.entries[0].error_message);
+    }
+
+    fn may_read(&self, id: i32) -> bool {
+        self.members[&id].node.as_ref().expect("alive").may_read(self.clients[&id])
+    }
+
     /// Low watermark and error of partition 0.
     fn delete_records(&mut self, id: i32, topic: &str, offset: i64) -> (ErrorCode, i64) {
         let partition = DeleteRecordsPartition { partition_index: 0, offset, ..Default::default() };
@@ -357,6 +378,77 @@ fn assemble(frame: Frame) -> Vec<u8> {
     }
     out.extend_from_slice(&frame.bytes[at..]);
     out
+}
+
+#[test]
+fn a_producer_over_its_quota_is_answered_and_then_rests() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(3_000);
+    let topic = cluster.create_topic(1, "limited", 1, 1);
+    assert_eq!(cluster.produce(1, topic, &"x".repeat(2_000)).0, ErrorCode::None);
+    assert!(cluster.may_read(1), "no quota, no rest");
+    cluster.alter_quotas(1, &[("client-id", None)], "producer_byte_rate", 100.0);
+    cluster.run(100);
+    // Some 2,000 bytes at once, of 1,000 that ten windows allow.
+    let before = cluster.now.mono_ms;
+    assert_eq!(cluster.produce(1, topic, &"x".repeat(2_000)).0, ErrorCode::None);
+    assert!(cluster.now.mono_ms - before < 1_000, "the answer does not wait");
+    assert!(!cluster.may_read(1));
+    cluster.run(9_000);
+    assert!(!cluster.may_read(1));
+    cluster.run(4_000);
+    assert!(cluster.may_read(1));
+    // A quota of this very client is more specific, and without one nobody rests.
+    cluster.alter_quotas(1, &[("user", Some("ANONYMOUS")), ("client-id", Some("test"))], "producer_byte_rate", 1e9);
+    assert_eq!(cluster.produce(1, topic, &"x".repeat(5_000)).0, ErrorCode::None);
+    assert!(cluster.may_read(1));
+}
+
+#[test]
+fn a_consumer_over_its_quota_gets_its_records_and_then_rests() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(3_000);
+    let topic = cluster.create_topic(1, "limited", 1, 1);
+    for _ in 0..4 {
+        assert_eq!(cluster.produce(1, topic, &"x".repeat(400)).0, ErrorCode::None);
+    }
+    cluster.alter_quotas(1, &[("user", None)], "consumer_byte_rate", 100.0);
+    cluster.run(100);
+    let (code, values) = cluster.fetch(1, topic, 0);
+    assert_eq!((code, values.len()), (ErrorCode::None, 2), "no more than ten windows allow");
+    let (code, values) = cluster.fetch(1, topic, 2);
+    assert_eq!((code, values.len()), (ErrorCode::None, 2));
+    assert!(!cluster.may_read(1));
+    cluster.run(12_000);
+    assert!(cluster.may_read(1));
+}
+
+#[test]
+fn who_creates_too_many_partitions_is_refused_strictly_or_told_to_wait() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(3_000);
+    // 11 in a burst, one more per second.
+    cluster.alter_quotas(1, &[("user", None)], "controller_mutation_rate", 1.0);
+    cluster.run(100);
+    let mut create = |name: &'static str, version: i16| {
+        let topic = CreatableTopic {
+            name: name.into(),
+            num_partitions: 20,
+            replication_factor: 1,
+            ..Default::default()
+        };
+        let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
+        let bytes = cluster.ask(1, ApiKey::CreateTopics, version, &request);
+        let (_, response) = decode_response::<CreateTopicsRequest<'_>>(&bytes, version).expect("decodes");
+        (ErrorCode::from_i16(response.topics[0].error_code), response.throttle_time_ms, cluster.may_read(1))
+    };
+    assert_eq!(create("a", 7), (ErrorCode::None, 0, true), "a bucket may be overdrawn once");
+    let (code, throttle_ms, may_read) = create("b", 7);
+    assert_eq!((code, may_read), (ErrorCode::ThrottlingQuotaExceeded, false));
+    assert!((8_000..=9_000).contains(&throttle_ms), "{throttle_ms}");
+    let (code, throttle_ms, _) = create("b", 5);
+    assert_eq!(code, ErrorCode::None, "older versions do not know the error");
+    assert!((28_000..=29_000).contains(&throttle_ms), "{throttle_ms}");
 }
 
 #[test]

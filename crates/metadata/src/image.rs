@@ -119,7 +119,7 @@ pub struct Topic {
     pub partitions: BTreeMap<i32, Partition>,
 }
 
-/// A quota's entity: (type, name), name `None` for the default entity.
+/// A quota's entity: (type, name), sorted by type, name `None` for the default entity.
 pub type QuotaEntity = Vec<(String, Option<String>)>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -149,13 +149,19 @@ pub struct MetadataDelta {
     pub brokers: BTreeSet<i32>,
     pub configs: BTreeSet<ConfigResource>,
     pub features_changed: bool,
+    pub quotas_changed: bool,
     pub everything: bool,
 }
 
 impl MetadataDelta {
+    pub fn concerns_quotas(&self) -> bool {
+        self.quotas_changed || self.everything
+    }
+
     pub fn is_empty(&self) -> bool {
         !self.everything
             && !self.features_changed
+            && !self.quotas_changed
             && self.topics_deleted.is_empty()
             && self.topics_created.is_empty()
             && self.partitions.is_empty()
@@ -271,6 +277,10 @@ impl MetadataImage {
                 self.producer_ids_next = r.next_producer_id;
                 self.producer_ids_owner = (r.broker_id, r.broker_epoch);
             }
+            MetadataRecord::ClientQuota(r) => {
+                delta.quotas_changed = true;
+                self.set_quota(r);
+            }
             MetadataRecord::ClearElr(r) => return self.clear_elr(&r.topic_name, delta),
             MetadataRecord::BeginTransaction(_) => self.in_transaction = true,
             MetadataRecord::EndTransaction(_) | MetadataRecord::AbortTransaction(_) => self.in_transaction = false,
@@ -282,7 +292,6 @@ impl MetadataImage {
 
     fn apply_security(&mut self, record: &MetadataRecord<'_>) {
         match record {
-            MetadataRecord::ClientQuota(r) => self.set_quota(r),
             MetadataRecord::AccessControlEntry(r) => {
                 let entry = AccessControlEntryRecord {
                     id: r.id,
@@ -466,8 +475,10 @@ impl MetadataImage {
     }
 
     fn set_quota(&mut self, r: &ClientQuotaRecord<'_>) {
-        let entity: QuotaEntity =
+        // One entity has one key here, in whatever order its record names its parts.
+        let mut entity: QuotaEntity =
             r.entity.iter().map(|e| (owned(&e.entity_type), e.entity_name.as_deref().map(owned))).collect();
+        entity.sort();
         let quotas = self.quotas.entry(entity.clone()).or_default();
         if r.remove {
             quotas.remove(r.key.as_ref());

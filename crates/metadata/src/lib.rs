@@ -4,6 +4,7 @@ pub mod config;
 pub mod controller;
 pub mod features;
 pub mod image;
+pub mod quotas;
 mod snapshot;
 
 pub use controller::{Bootstrap, Controller, ControllerResult, ControllerSettings, INTACT_INCARNATIONS_TAG};

@@ -17,6 +17,8 @@ pub(crate) struct Api {
     pub controller: bool,
     pub forwardable: bool,
     pub cluster_action: bool,
+    /// First version whose answer begins with its throttle time; `i16::MAX` if there is none.
+    pub throttle_from: i16,
 }
 
 impl ApiKey {
@@ -56,6 +58,12 @@ impl ApiKey {
     /// error in it (KIP-511).
     pub fn response_header_version(self, version: i16) -> i16 {
         i16::from(self != ApiKey::ApiVersions && self.is_flexible(version))
+    }
+
+    /// Where in the frame of an answer, its length included, the throttle time stands, if the answer begins with it.
+    pub fn throttle_at(self, version: i16) -> Option<usize> {
+        let header = 4 + usize::from(self.response_header_version(version) >= 1);
+        (version >= self.api().throttle_from).then_some(4 + header)
     }
 
     pub fn on_broker(self) -> bool {

@@ -162,7 +162,13 @@ fn hand_on(purpose: Purpose, frame: &mut [u8], node: &mut Node, metrics: &mut Me
     match purpose {
         Purpose::Conn { id, .. } => {
             metrics.count_request(frame);
-            node.frame(id, frame, now);
+            if node.wants_request_times() {
+                let before = std::time::Instant::now();
+                node.frame(id, frame, now);
+                node.request_took(id, before.elapsed().as_nanos() as u64, now);
+            } else {
+                node.frame(id, frame, now);
+            }
             node.may_read(id)
         }
         Purpose::Link { id, .. } => {

@@ -345,7 +345,7 @@ impl Reactor {
         self.channels.insert(token, channel);
         *self.per_ip.entry(peer).or_default() += 1;
         self.metrics.accepted += 1;
-        self.node.accepted(id, listener, peer);
+        self.node.accepted(id, listener, peer, clock::now());
     }
 
     /// Brokers and controllers are let in beyond `max.connections`: a crowd of clients must not split the cluster.

@@ -311,7 +311,7 @@ impl World {
         host.conn_next += 1;
         let conn = ConnId(host.conn_next);
         // The kernel accepts, whether the process is paused or not.
-        node.accepted(conn, usize::from(port == CONTROLLER_PORT), IpAddr::from([10, 0, 0, from as u8]));
+        node.accepted(conn, usize::from(port == CONTROLLER_PORT), IpAddr::from([10, 0, 0, from as u8]), self.now);
         let end = End::Conn { node: target, incarnation: host.incarnation, conn };
         let pipe = self.net.pipes.get_mut(&id).expect("looked up above");
         pipe.ends[1] = Some(end);

@@ -156,6 +156,10 @@ fn api_key(requests: &[&Message], responses: &[&Message]) -> String {
             m.attributes.contains_key("forwardable"),
             m.attributes.contains_key("cluster-action")
         );
+        let answer = responses.iter().find(|r| r.name == format!("{name}Response")).expect("every request has one");
+        let first = answer.fields(&answer.name).first().filter(|field| field.name == "ThrottleTimeMs");
+        let throttle = first.map_or("i16::MAX".to_owned(), |field| field.versions.lo.to_string());
+        line!(out, "                throttle_from: {throttle},");
         line!(out, "            }},");
     }
     line!(out, "        }}");

@@ -15,6 +15,9 @@ use replication::{
 use crate::effect::Region;
 use crate::fetch_waits::{FetchSource, FetchWait};
 use crate::node::Node;
+use crate::quotas::Kind;
+use crate::quotas::replication::Throttles;
+use crate::replicas::Replica;
 use crate::request::Context;
 
 /// From here on topics go by id (KIP-516).
@@ -58,10 +61,17 @@ impl Node {
         };
         if let Reader::Follower { id, broker_epoch } = reader {
             self.note_follower(&request, id, broker_epoch, now);
+            if let Some(connection) = cx.reply.to.conn().and_then(|conn| self.connections.get_mut(conn)) {
+                connection.is_internal = true;
+            }
         }
         let max_bytes = match reader {
             Reader::Follower { .. } => request.max_bytes.max(0),
-            Reader::Consumer { .. } => request.max_bytes.clamp(0, self.config.fetch_max_bytes.max(0)),
+            Reader::Consumer { .. } => {
+                let quota = self.quotas.fetch_bytes_max(cx.client.as_deref());
+                let quota = i32::try_from(quota).unwrap_or(i32::MAX);
+                request.max_bytes.min(quota).clamp(0, self.config.fetch_max_bytes.max(0))
+            }
         };
         let wait = FetchWait {
             reply: cx.reply,
@@ -73,9 +83,10 @@ impl Node {
             max_bytes: max_bytes.unsigned_abs(),
             listener: cx.listener,
             deadline_ms: now.mono_ms + i64::from(request.max_wait_ms.max(0)),
+            client: cx.client.clone(),
         };
         if request.max_wait_ms <= 0 || self.has_enough(&wait) {
-            self.answer_fetch(wait);
+            self.answer_fetch(wait, now);
         } else {
             self.replicas.fetches.add(wait);
         }
@@ -231,19 +242,19 @@ impl Node {
     }
 
     /// A partition that this fetch waits for changed: answers it if that was enough.
-    pub(crate) fn recheck_fetch(&mut self, id: u64) {
+    pub(crate) fn recheck_fetch(&mut self, id: u64, now: Now) {
         let Some(wait) = self.replicas.fetches.take(id) else { return };
         if self.has_enough(&wait) {
             self.replicas.fetches.untrack(id, &wait);
-            self.answer_fetch(wait);
+            self.answer_fetch(wait, now);
         } else {
             self.replicas.fetches.put_back(id, wait);
         }
     }
 
-    pub(crate) fn end_fetch(&mut self, id: u64) {
+    pub(crate) fn end_fetch(&mut self, id: u64, now: Now) {
         if let Some(wait) = self.replicas.fetches.remove(id) {
-            self.answer_fetch(wait);
+            self.answer_fetch(wait, now);
         }
     }
 
@@ -260,6 +271,9 @@ impl Node {
         let mut bytes = 0u64;
         for (key, entry) in session.ready() {
             let Some(replica) = self.replicas.all.get_mut(&key) else { return true };
+            if is_held_back(replica, wait.reader, &self.throttles) {
+                continue;
+            }
             let request = read_request(&entry, wait.isolation, entry.bytes_max, false);
             bytes =
                 bytes.saturating_add(replica.partition.readable_bytes(&request, wait.reader, wait.min_bytes.max(1)));
@@ -270,8 +284,8 @@ impl Node {
         wait.min_bytes == 0
     }
 
-    fn answer_fetch(&mut self, wait: FetchWait) {
-        let mut answer = Answer { left: wait.max_bytes, has_data: false, regions: Vec::new(), topics: Vec::new() };
+    fn answer_fetch(&mut self, wait: FetchWait, now: Now) {
+        let mut answer = Answer { left: wait.max_bytes, ..Answer::default() };
         let (session, session_id) = match &wait.source {
             FetchSource::Session(id) => (self.replicas.sessions.get_mut(*id).map(|session| &*session), id.0),
             FetchSource::Own(session) => (Some(&**session), 0),
@@ -308,7 +322,7 @@ impl Node {
                     // What was sent must be there to be sent again, until the reader moves on; errors too.
                     if has_records {
                         session.move_back(key);
-                    } else if data.error_code == 0 {
+                    } else if data.error_code == 0 && !answer.held_back.contains(&key) {
                         session.settle(key);
                     }
                 }
@@ -317,7 +331,7 @@ impl Node {
                 answer.push(key, data);
             }
         }
-        let mut topics = answer.topics;
+        let mut topics = std::mem::take(&mut answer.topics);
         if wait.reply.version < TOPIC_IDS_FROM {
             self.name_topics(&wait, &mut topics);
             topics.extend(missing.into_iter().map(|(name, partition)| FetchableTopicResponse {
@@ -326,8 +340,34 @@ impl Node {
                 ..Default::default()
             }));
         }
-        let response = FetchResponse { session_id, responses: topics, node_endpoints: endpoints, ..Default::default() };
+        let throttle_time_ms = self.throttle_fetch(&wait, &answer, now);
+        let response = FetchResponse {
+            throttle_time_ms,
+            session_id,
+            responses: topics,
+            node_endpoints: endpoints,
+            ..Default::default()
+        };
         self.respond_with_regions(wait.reply, &response, answer.regions);
+    }
+
+    /// Counts what the reader gets.
+    ///
+    /// DIFFERS: Kafka withholds an answer that would exceed the quota, and reads it again when the client comes back;
+    /// here it is sent, and the connection rests for as long as that takes to be within the quota.
+    fn throttle_fetch(&mut self, wait: &FetchWait, answer: &Answer, now: Now) -> i32 {
+        match (wait.reader, &wait.client) {
+            (Reader::Follower { .. }, _) => {
+                if answer.throttled_bytes > 0 {
+                    self.throttles.sent(answer.throttled_bytes, now);
+                }
+                0
+            }
+            (Reader::Consumer { .. }, Some(client)) => {
+                self.throttle_bytes(Kind::Fetch, wait.reply.to, client, answer.bytes, now)
+            }
+            (Reader::Consumer { .. }, None) => 0,
+        }
     }
 
     fn name_topics(&mut self, wait: &FetchWait, topics: &mut [FetchableTopicResponse<'static>]) {
@@ -356,8 +396,13 @@ impl Node {
         let outcome = match self.replicas.all.get_mut(&key) {
             None => Err(missing),
             Some(replica) => {
-                let bytes_max = entry.bytes_max.min(answer.left);
-                let request = read_request(entry, wait.isolation, bytes_max, !answer.has_data);
+                let held_back = is_held_back(replica, wait.reader, &self.throttles);
+                if held_back {
+                    answer.held_back.push(key);
+                }
+                answer.is_throttled = self.throttles.limits_leader() && replica.throttled.leading;
+                let bytes_max = if held_back { 0 } else { entry.bytes_max.min(answer.left) };
+                let request = read_request(entry, wait.isolation, bytes_max, !answer.has_data && !held_back);
                 replica.partition.read(&request, wait.reader).map_err(|error| match error {
                     ReadFailure::Code(code) => code,
                     ReadFailure::Storage(error) => {
@@ -436,6 +481,10 @@ impl Node {
         let Some(plan) = result.plan else { return data };
         answer.has_data = true;
         answer.left = answer.left.saturating_sub(plan.len);
+        answer.bytes += u64::from(plan.len);
+        if answer.is_throttled {
+            answer.throttled_bytes += u64::from(plan.len);
+        }
         data.records = Some(if plan.len <= COPY_BYTES_MAX || plan.file.raw_fd().is_none() {
             match plan.bytes() {
                 Ok(bytes) => Records::Inline(bytes.into()),
@@ -474,11 +523,18 @@ fn put(session: &mut FetchSession, asked: &Asked<'_>, entry: SessionEntry) {
     }
 }
 
+#[derive(Default)]
 struct Answer {
     left: u32,
     has_data: bool,
     regions: Vec<Region>,
     topics: Vec<FetchableTopicResponse<'static>>,
+    bytes: u64,
+    /// Of `bytes`, those of partitions whose replication is throttled; whether the one just read is such.
+    throttled_bytes: u64,
+    is_throttled: bool,
+    /// Partitions that have more to say, when their throttle allows it.
+    held_back: Vec<PartitionKey>,
 }
 
 impl Answer {
@@ -492,6 +548,12 @@ impl Answer {
             }),
         }
     }
+}
+
+/// KIP-73: a follower that is not in sync gets nothing of a throttled partition while the throttle is exceeded.
+fn is_held_back(replica: &Replica, reader: Reader, throttles: &Throttles) -> bool {
+    let Reader::Follower { id, .. } = reader else { return false };
+    throttles.leader_is_exceeded() && replica.throttled.leading && !replica.partition.state().isr.contains(&id)
 }
 
 fn read_request(entry: &SessionEntry, isolation: Isolation, bytes_max: u32, whole_first: bool) -> ReadRequest {

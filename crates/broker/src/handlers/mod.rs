@@ -3,6 +3,7 @@
 
 mod api_versions;
 mod delete_records;
+mod describe_client_quotas;
 mod describe_cluster;
 mod describe_configs;
 mod describe_log_dirs;

@@ -16,6 +16,7 @@ use storage::{AppendInfo, AppendOrigin, Verification};
 
 use super::INTERNAL_TOPICS;
 use crate::node::Node;
+use crate::quotas::Kind;
 use crate::reply::ReplyTo;
 use crate::request::Context;
 use crate::settings;
@@ -79,6 +80,7 @@ impl Node {
         body_at: usize,
         now: Now,
     ) -> Result<(), DecodeError> {
+        let frame_bytes = frame.len();
         let body = frame.get(body_at..).unwrap_or_default();
         let request: ProduceRequest<'_> = cx.decode(body)?;
         let (acks, timeout_ms) = (request.acks, request.timeout_ms);
@@ -127,8 +129,16 @@ impl Node {
             };
             topic.partition_responses.push(part);
         }
+        response.throttle_time_ms = self.throttle_produce(cx, frame_bytes, now);
         self.finish_produce(cx, acks, response, waiting, failed, timeout_ms, now);
         Ok(())
+    }
+
+    /// What the producer has to wait, because of its bytes or of the time that its requests took.
+    fn throttle_produce(&mut self, cx: &Context, frame_bytes: usize, now: Now) -> i32 {
+        let Some(client) = &cx.client else { return 0 };
+        let for_bytes = self.throttle_bytes(Kind::Produce, cx.reply.to, client, frame_bytes as u64, now);
+        for_bytes.max(cx.throttle_ms)
     }
 
     #[allow(clippy::too_many_arguments)] // One call; a struct would only name them twice.

@@ -81,11 +81,17 @@ pub fn describe_broker_configs(dynamic: DynamicConfigs<'_>, node: &NodeConfig) -
 fn describe_broker(dynamic: DynamicConfigs<'_>, file: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
     let layers = [dynamic.broker, dynamic.cluster, Some(file)];
     let unknown = layers.into_iter().flatten().flat_map(|layer| layer.keys());
-    let mut names: Vec<&str> = unknown.map(String::as_str).filter(|name| broker_key(name).is_none()).collect();
+    let is_listed = |name: &&str| broker_key(name).is_none_or(|key| is_dynamic_only(key));
+    let mut names: Vec<&str> = unknown.map(String::as_str).filter(is_listed).collect();
     names.extend(broker_keys().iter().filter(|key| !key.internal).map(|key| key.name));
     names.sort_unstable();
     names.dedup();
     names.into_iter().map(|name| broker_entry(name, dynamic, file)).collect()
+}
+
+/// Keys of no file, which exist only where they were set while the cluster runs (`DynamicConfig.Broker`).
+fn is_dynamic_only(key: &ConfigKey) -> bool {
+    key.internal && key.update == Update::ClusterWide
 }
 
 /// What was set for all brokers at once: the answer for the broker resource without a name.

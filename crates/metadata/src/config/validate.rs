@@ -245,7 +245,7 @@ pub(super) fn parse_double(text: &str) -> Option<f64> {
 }
 
 /// As Double.toString prints it: plain from 10⁻³ up to 10⁷, else with an exponent, and always with a decimal.
-pub(super) fn double_to_string(number: f64) -> String {
+pub fn double_to_string(number: f64) -> String {
     let size = number.abs();
     if number.is_nan() {
         "NaN".to_owned()

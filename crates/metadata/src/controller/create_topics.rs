@@ -7,12 +7,11 @@ use protocol::error::ErrorCode;
 use protocol::messages::create_topics_request::CreatableTopic;
 use protocol::messages::create_topics_response::CreatableTopicResult;
 use protocol::messages::*;
-use protocol::time::Now;
 use protocol::wire::{Str, Uuid};
 
 use super::activation::config_record;
 use super::topics::{CLUSTER_METADATA_TOPIC, has_collision_chars, unify_collision_chars, validate_topic_name};
-use super::{ApiError, Controller, ControllerResult, RECORDS_MAX_PER_OPERATION, Record, own};
+use super::{ApiError, Controller, ControllerResult, MutationQuota, RECORDS_MAX_PER_OPERATION, Record, own};
 use crate::image::ConfigResource;
 
 /// A topic that passed every check.
@@ -28,7 +27,7 @@ impl Controller {
     pub fn create_topics(
         &mut self,
         request: &CreateTopicsRequest<'_>,
-        _now: Now,
+        quota: &mut MutationQuota,
     ) -> ControllerResult<CreateTopicsResponse<'static>> {
         let repeated = repeated_names(request);
         let is_excessive = self.partitions_wanted(request) > RECORDS_MAX_PER_OPERATION as i64;
@@ -39,7 +38,7 @@ impl Controller {
                 let why = "Excessively large number of partitions per request.";
                 Err(ApiError::new(ErrorCode::PolicyViolation, why))
             } else {
-                self.new_topic(topic, records.len())
+                self.new_topic(topic, records.len(), quota)
             };
             topics.push(match created {
                 Ok(new) => {
@@ -54,7 +53,8 @@ impl Controller {
             topics.push(refusal(name, ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name.")));
         }
         let records = if request.validate_only { Vec::new() } else { self.emit(records) };
-        ControllerResult { records, response: CreateTopicsResponse { topics, ..Default::default() } }
+        let throttle_time_ms = quota.throttle_ms();
+        ControllerResult { records, response: CreateTopicsResponse { throttle_time_ms, topics, ..Default::default() } }
     }
 
     /// An upper bound: topics that are refused count too, so that nothing is allocated for them first.
@@ -67,10 +67,16 @@ impl Controller {
         request.topics.iter().map(wanted).sum()
     }
 
-    fn new_topic(&mut self, topic: &CreatableTopic<'_>, records_before: usize) -> Result<NewTopic, ApiError> {
+    fn new_topic(
+        &mut self,
+        topic: &CreatableTopic<'_>,
+        records_before: usize,
+        quota: &mut MutationQuota,
+    ) -> Result<NewTopic, ApiError> {
         self.check_new_name(&topic.name)?;
         let configs = self.creation_configs(topic)?;
         let partitions = self.new_assignment(topic)?;
+        quota.take(partitions.len())?;
         let id = self.random_uuid();
         let mut records = Vec::with_capacity(1 + configs.len() + partitions.len());
         let record = TopicRecord { name: own(&topic.name), topic_id: id, ..Default::default() };

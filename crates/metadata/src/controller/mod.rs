@@ -19,6 +19,7 @@ mod feature_updates;
 mod partition_change;
 mod partitions;
 mod placement;
+mod quotas;
 mod sessions;
 mod topics;
 
@@ -34,6 +35,7 @@ use protocol::wire::{Str, Uuid};
 
 pub use activation::Bootstrap;
 pub use brokers::INTACT_INCARNATIONS_TAG;
+pub use quotas::{Bucket, MutationQuota};
 use sessions::Sessions;
 
 use crate::config::NodeConfig;

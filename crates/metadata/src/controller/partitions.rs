@@ -8,7 +8,7 @@ use protocol::wire::Uuid;
 
 use super::partition_change::default_directory;
 use super::placement::{Placer, usable_brokers};
-use super::{ApiError, Controller, ControllerResult, RECORDS_MAX_PER_OPERATION, Record, outcome, own};
+use super::{ApiError, Controller, ControllerResult, MutationQuota, RECORDS_MAX_PER_OPERATION, Record, outcome, own};
 
 impl Controller {
     /// Replicas for new partitions, or why there can be none.
@@ -91,6 +91,7 @@ impl Controller {
     pub fn create_partitions(
         &mut self,
         request: &CreatePartitionsRequest<'_>,
+        quota: &mut MutationQuota,
     ) -> ControllerResult<CreatePartitionsResponse<'static>> {
         let mut records: Vec<Record> = Vec::new();
         let mut results = Vec::with_capacity(request.topics.len());
@@ -102,20 +103,25 @@ impl Controller {
             let created = if request.topics[i + 1..].iter().any(is_same) {
                 Err(ApiError::new(ErrorCode::InvalidRequest, "Duplicate topic name."))
             } else {
-                self.new_partitions(topic, records.len())
+                self.new_partitions(topic, records.len(), quota)
             };
             let (error_code, error_message) = outcome(created.map(|new| records.extend(new)));
             let name = own(&topic.name);
             results.push(CreatePartitionsTopicResult { name, error_code, error_message, ..Default::default() });
         }
         let records = if request.validate_only { Vec::new() } else { self.emit(records) };
-        ControllerResult { records, response: CreatePartitionsResponse { results, ..Default::default() } }
+        let throttle_time_ms = quota.throttle_ms();
+        ControllerResult {
+            records,
+            response: CreatePartitionsResponse { throttle_time_ms, results, ..Default::default() },
+        }
     }
 
     fn new_partitions(
         &mut self,
         wanted: &CreatePartitionsTopic<'_>,
         records_before: usize,
+        quota: &mut MutationQuota,
     ) -> Result<Vec<Record>, ApiError> {
         let topic = self.image.topic(&wanted.name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let id = topic.id;
@@ -158,6 +164,7 @@ impl Controller {
                 placed.map_err(|why| ApiError::new(ErrorCode::InvalidReplicationFactor, why))?
             }
         };
+        quota.take(additional)?;
         let numbered = assignments.into_iter().enumerate();
         numbered.map(|(i, replicas)| self.partition_record(id, (existing + i) as i32, replicas)).collect()
     }

@@ -8,7 +8,7 @@ use protocol::messages::*;
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
-use super::{Bootstrap, Controller, ControllerSettings};
+use super::{Bootstrap, Bucket, Controller, ControllerSettings, MutationQuota};
 use crate::config::NodeConfig;
 use crate::features::SUPPORTED;
 use crate::image::{ConfigResource, MetadataDelta, MetadataImage, NO_LEADER, Partition};
@@ -151,7 +151,7 @@ impl Cluster {
             ..Default::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], ..Default::default() };
-        let result = self.controller.create_topics(&request, self.now());
+        let result = self.controller.create_topics(&request, &mut MutationQuota::unlimited());
         self.append(result.records);
         assert_eq!(result.response.topics[0].name, name);
         ErrorCode::from_i16(result.response.topics[0].error_code)
@@ -542,7 +542,7 @@ fn bad_topics_are_refused_one_by_one() {
     };
     assert_eq!(cluster.create("t", 1, 1, &[("no.such.config", "1")]), ErrorCode::InvalidConfig);
     assert_eq!(cluster.create("t", 1, 1, &[("retention.ms", "abc")]), ErrorCode::InvalidConfig);
-    let result = cluster.controller.create_topics(&request, cluster.now());
+    let result = cluster.controller.create_topics(&request, &mut MutationQuota::unlimited());
     assert!(result.records.is_empty(), "validate only");
     let codes: Vec<(String, i16)> = result.response.topics.iter().map(|t| (t.name.to_string(), t.error_code)).collect();
     let bad = ErrorCode::InvalidReplicaAssignment as i16;
@@ -563,7 +563,7 @@ fn partitions_are_added_and_topics_deleted() {
             ..Default::default()
         };
         let request = CreatePartitionsRequest { topics: vec![topic], ..Default::default() };
-        let result = cluster.controller.create_partitions(&request);
+        let result = cluster.controller.create_partitions(&request, &mut MutationQuota::unlimited());
         cluster.append(result.records);
         let entry = &result.response.results[0];
         (ErrorCode::from_i16(entry.error_code), entry.error_message.as_deref().unwrap_or("").to_owned())
@@ -582,7 +582,7 @@ fn partitions_are_added_and_topics_deleted() {
     let id = cluster.committed.topic_ids["t"];
     let mut delete = |topics: Vec<delete_topics_request::DeleteTopicState<'static>>| {
         let request = DeleteTopicsRequest { topics, ..Default::default() };
-        let result = cluster.controller.delete_topics(&request, 6);
+        let result = cluster.controller.delete_topics(&request, 6, &mut MutationQuota::unlimited());
         cluster.append(result.records);
         result.response.responses.iter().map(|r| ErrorCode::from_i16(r.error_code)).collect::<Vec<_>>()
     };
@@ -698,7 +698,7 @@ impl Cluster {
             9 if rng.u8(0..4) == 0 && !topics.is_empty() => {
                 let name = topics[rng.usize(..topics.len())].clone();
                 let request = DeleteTopicsRequest { topic_names: vec![name.into()], ..Default::default() };
-                let result = self.controller.delete_topics(&request, 5);
+                let result = self.controller.delete_topics(&request, 5, &mut MutationQuota::unlimited());
                 self.append(result.records);
             }
             10 | 11 if !topics.is_empty() => {
@@ -732,4 +732,89 @@ fn sorted(ids: &[i32]) -> Vec<i32> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids
+}
+
+#[test]
+fn quotas_are_checked_stored_and_found() {
+    use alter_client_quotas_request::{EntityData, EntryData, OpData};
+    let mut cluster = Cluster::new(settings());
+    let mut alter = |entity: &[(&'static str, Option<&'static str>)], ops: &[(&'static str, f64)]| {
+        let part = |(kind, name): &(&'static str, Option<&'static str>)| EntityData {
+            entity_type: (*kind).into(),
+            entity_name: name.map(Into::into),
+            ..Default::default()
+        };
+        let op = |(key, value): &(&'static str, f64)| OpData {
+            key: (*key).into(),
+            value: *value,
+            remove: *value == 0.0,
+            ..Default::default()
+        };
+        let entry = EntryData {
+            entity: entity.iter().map(part).collect(),
+            ops: ops.iter().map(op).collect(),
+            ..Default::default()
+        };
+        let request = AlterClientQuotasRequest { entries: vec![entry], ..Default::default() };
+        let result = cluster.controller.alter_client_quotas(&request);
+        (ErrorCode::from_i16(result.response.entries[0].error_code), result.records.len())
+    };
+    let ok = |records: usize| (ErrorCode::None, records);
+    let refused = (ErrorCode::InvalidRequest, 0);
+    let alice = [("user", Some("alice"))];
+    assert_eq!(alter(&alice, &[("producer_byte_rate", 5.0), ("request_percentage", 0.5)]), ok(2));
+    assert_eq!(alter(&alice, &[("producer_byte_rate", 5.0)]), ok(0), "as it is already");
+    assert_eq!(alter(&alice, &[("producer_byte_rate", 0.0)]), ok(1), "removed");
+    assert_eq!(alter(&alice, &[("producer_byte_rate", 0.0)]), ok(0));
+    assert_eq!(alter(&alice, &[("producer_byte_rate", 1.5)]), refused, "a fraction of a byte");
+    assert_eq!(alter(&alice, &[("producer_byte_rate", -1.0)]), refused);
+    assert_eq!(alter(&alice, &[("producer_byte_rate", f64::NAN)]), refused);
+    assert_eq!(alter(&alice, &[("connection_creation_rate", 5.0)]), refused, "for addresses only");
+    assert_eq!(alter(&alice, &[("k", 5.0), ("k", 5.0)]), refused);
+    assert_eq!(alter(&[], &[("producer_byte_rate", 5.0)]), refused);
+    assert_eq!(alter(&[("user", Some(""))], &[("producer_byte_rate", 5.0)]), refused);
+    assert_eq!(alter(&[("group", Some("g"))], &[("producer_byte_rate", 5.0)]), refused);
+    assert_eq!(alter(&[("ip", None)], &[("connection_creation_rate", 5.0)]), ok(1));
+    assert_eq!(alter(&[("ip", Some("nowhere"))], &[("connection_creation_rate", 5.0)]), refused);
+    assert_eq!(alter(&[("ip", None), ("user", None)], &[("connection_creation_rate", 5.0)]), refused);
+    assert_eq!(alter(&[("user", Some("alice")), ("client-id", None)], &[("consumer_byte_rate", 7.0)]), ok(1));
+    assert_eq!(alter(&[("client-id", None), ("user", Some("alice"))], &[("consumer_byte_rate", 7.0)]), ok(0));
+
+    let find = |components: &[(&'static str, i8, Option<&'static str>)], strict: bool| {
+        let part = |(kind, match_type, name): &(&'static str, i8, Option<&'static str>)| {
+            describe_client_quotas_request::ComponentData {
+                entity_type: (*kind).into(),
+                match_type: *match_type,
+                match_: name.map(Into::into),
+                ..Default::default()
+            }
+        };
+        let components = components.iter().map(part).collect();
+        let request = DescribeClientQuotasRequest { components, strict, ..Default::default() };
+        let response = cluster.controller.image().describe_client_quotas(&request);
+        (response.error_code, response.entries.map(|entries| entries.len()))
+    };
+    assert_eq!(find(&[], false), (0, Some(3)));
+    assert_eq!(find(&[("user", 0, Some("alice"))], false), (0, Some(2)));
+    assert_eq!(find(&[("user", 0, Some("alice"))], true), (0, Some(1)));
+    assert_eq!(find(&[("user", 2, None), ("client-id", 1, None)], true), (0, Some(1)));
+    assert_eq!(find(&[("user", 1, None)], false), (0, Some(0)));
+    assert_eq!(find(&[("ip", 2, None)], true), (0, Some(1)));
+    assert_eq!(find(&[("ip", 2, None), ("user", 2, None)], true), (42, None));
+    assert_eq!(find(&[("user", 0, None)], true), (42, None));
+    assert_eq!(find(&[("group", 2, None)], true), (35, None));
+}
+
+#[test]
+fn a_strict_quota_refuses_what_a_permissive_one_lets_pass() {
+    let bucket = Bucket::full(2.0, 10.0, 0);
+    let mut strict = MutationQuota::limited(bucket, true, 0);
+    assert!(strict.take(14).is_ok(), "overdrawn once");
+    assert_eq!(strict.take(1).map_err(|e| e.error), Err(ErrorCode::ThrottlingQuotaExceeded));
+    assert_eq!(strict.throttle_ms(), 2_000);
+    let later = MutationQuota::limited(strict.bucket().expect("it has one"), true, 2_000);
+    assert!(later.clone().take(1).is_ok(), "and then there is something again");
+    let mut permissive = MutationQuota::limited(strict.bucket().expect("it has one"), false, 0);
+    assert!(permissive.take(2).is_ok());
+    assert_eq!(permissive.throttle_ms(), 3_000);
 }

@@ -7,7 +7,7 @@ use protocol::messages::delete_topics_response::DeletableTopicResult;
 use protocol::messages::*;
 use protocol::wire::Uuid;
 
-use super::{ApiError, Controller, ControllerResult, RECORDS_MAX_PER_OPERATION, Record, outcome, own};
+use super::{ApiError, Controller, ControllerResult, MutationQuota, RECORDS_MAX_PER_OPERATION, Record, outcome, own};
 
 pub(super) const CLUSTER_METADATA_TOPIC: &str = "__cluster_metadata";
 /// A name is a directory's name with `-` and the partition's number behind it.
@@ -51,6 +51,7 @@ impl Controller {
         &mut self,
         request: &DeleteTopicsRequest<'_>,
         version: i16,
+        quota: &mut MutationQuota,
     ) -> ControllerResult<DeleteTopicsResponse<'static>> {
         let mut asked: Vec<Named> = request.topic_names.iter().map(|n| Named::Name(n.clone().into_owned())).collect();
         let mut responses = Vec::new();
@@ -86,13 +87,20 @@ impl Controller {
             } else if records.len() >= RECORDS_MAX_PER_OPERATION {
                 Err(ApiError::new(ErrorCode::PolicyViolation, "the request deletes too many topics at once"))
             } else {
-                records.push(MetadataRecord::RemoveTopic(RemoveTopicRecord { topic_id: id, ..Default::default() }));
-                Ok(())
+                let partitions = self.image.topics.get(&id).map_or(0, |topic| topic.partitions.len());
+                quota.take(partitions).map(|()| {
+                    let record = RemoveTopicRecord { topic_id: id, ..Default::default() };
+                    records.push(MetadataRecord::RemoveTopic(record));
+                })
             };
             responses.push(deleted(Some(&name), id, result));
         }
         let records = self.emit(records);
-        ControllerResult { records, response: DeleteTopicsResponse { responses, ..Default::default() } }
+        let throttle_time_ms = quota.throttle_ms();
+        ControllerResult {
+            records,
+            response: DeleteTopicsResponse { throttle_time_ms, responses, ..Default::default() },
+        }
     }
 
     /// The topics that are meant, each once, and what is none. A topic that is meant by its name and by its id is not

@@ -196,358 +196,447 @@ impl ApiKey {
             ApiKey::Produce => &Api {
                 name: "Produce", min: 3, stable: 13, max: 13, flexible_from: 9,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::Fetch => &Api {
                 name: "Fetch", min: 4, stable: 18, max: 18, flexible_from: 12,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::ListOffsets => &Api {
                 name: "ListOffsets", min: 1, stable: 11, max: 11, flexible_from: 6,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 2,
             },
             ApiKey::Metadata => &Api {
                 name: "Metadata", min: 0, stable: 13, max: 13, flexible_from: 9,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 3,
             },
             ApiKey::OffsetCommit => &Api {
                 name: "OffsetCommit", min: 2, stable: 10, max: 10, flexible_from: 8,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 3,
             },
             ApiKey::OffsetFetch => &Api {
                 name: "OffsetFetch", min: 1, stable: 10, max: 10, flexible_from: 6,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 3,
             },
             ApiKey::FindCoordinator => &Api {
                 name: "FindCoordinator", min: 0, stable: 6, max: 6, flexible_from: 3,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::JoinGroup => &Api {
                 name: "JoinGroup", min: 0, stable: 9, max: 9, flexible_from: 6,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 2,
             },
             ApiKey::Heartbeat => &Api {
                 name: "Heartbeat", min: 0, stable: 4, max: 4, flexible_from: 4,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::LeaveGroup => &Api {
                 name: "LeaveGroup", min: 0, stable: 5, max: 5, flexible_from: 4,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::SyncGroup => &Api {
                 name: "SyncGroup", min: 0, stable: 5, max: 5, flexible_from: 4,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::DescribeGroups => &Api {
                 name: "DescribeGroups", min: 0, stable: 6, max: 6, flexible_from: 5,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::ListGroups => &Api {
                 name: "ListGroups", min: 0, stable: 5, max: 5, flexible_from: 3,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::SaslHandshake => &Api {
                 name: "SaslHandshake", min: 0, stable: 1, max: 1, flexible_from: i16::MAX,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::ApiVersions => &Api {
                 name: "ApiVersions", min: 0, stable: 4, max: 4, flexible_from: 3,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::CreateTopics => &Api {
                 name: "CreateTopics", min: 2, stable: 7, max: 7, flexible_from: 5,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 2,
             },
             ApiKey::DeleteTopics => &Api {
                 name: "DeleteTopics", min: 1, stable: 6, max: 6, flexible_from: 4,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 1,
             },
             ApiKey::DeleteRecords => &Api {
                 name: "DeleteRecords", min: 0, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::InitProducerId => &Api {
                 name: "InitProducerId", min: 0, stable: 5, max: 6, flexible_from: 2,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::OffsetForLeaderEpoch => &Api {
                 name: "OffsetForLeaderEpoch", min: 2, stable: 4, max: 4, flexible_from: 4,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 2,
             },
             ApiKey::AddPartitionsToTxn => &Api {
                 name: "AddPartitionsToTxn", min: 0, stable: 5, max: 5, flexible_from: 3,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AddOffsetsToTxn => &Api {
                 name: "AddOffsetsToTxn", min: 0, stable: 4, max: 4, flexible_from: 3,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::EndTxn => &Api {
                 name: "EndTxn", min: 0, stable: 5, max: 5, flexible_from: 3,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::WriteTxnMarkers => &Api {
                 name: "WriteTxnMarkers", min: 1, stable: 2, max: 2, flexible_from: 1,
                 broker: true, controller: false, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::TxnOffsetCommit => &Api {
                 name: "TxnOffsetCommit", min: 0, stable: 5, max: 5, flexible_from: 3,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeAcls => &Api {
                 name: "DescribeAcls", min: 1, stable: 3, max: 3, flexible_from: 2,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::CreateAcls => &Api {
                 name: "CreateAcls", min: 1, stable: 3, max: 3, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DeleteAcls => &Api {
                 name: "DeleteAcls", min: 1, stable: 3, max: 3, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeConfigs => &Api {
                 name: "DescribeConfigs", min: 1, stable: 4, max: 4, flexible_from: 4,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AlterConfigs => &Api {
                 name: "AlterConfigs", min: 0, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AlterReplicaLogDirs => &Api {
                 name: "AlterReplicaLogDirs", min: 1, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeLogDirs => &Api {
                 name: "DescribeLogDirs", min: 1, stable: 5, max: 5, flexible_from: 2,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::SaslAuthenticate => &Api {
                 name: "SaslAuthenticate", min: 0, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::CreatePartitions => &Api {
                 name: "CreatePartitions", min: 0, stable: 3, max: 3, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::CreateDelegationToken => &Api {
                 name: "CreateDelegationToken", min: 1, stable: 3, max: 3, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::RenewDelegationToken => &Api {
                 name: "RenewDelegationToken", min: 1, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::ExpireDelegationToken => &Api {
                 name: "ExpireDelegationToken", min: 1, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::DescribeDelegationToken => &Api {
                 name: "DescribeDelegationToken", min: 1, stable: 3, max: 3, flexible_from: 2,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::DeleteGroups => &Api {
                 name: "DeleteGroups", min: 0, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ElectLeaders => &Api {
                 name: "ElectLeaders", min: 0, stable: 2, max: 2, flexible_from: 2,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::IncrementalAlterConfigs => &Api {
                 name: "IncrementalAlterConfigs", min: 0, stable: 1, max: 1, flexible_from: 1,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AlterPartitionReassignments => &Api {
                 name: "AlterPartitionReassignments", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ListPartitionReassignments => &Api {
                 name: "ListPartitionReassignments", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::OffsetDelete => &Api {
                 name: "OffsetDelete", min: 0, stable: 0, max: 0, flexible_from: i16::MAX,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: i16::MAX,
             },
             ApiKey::DescribeClientQuotas => &Api {
                 name: "DescribeClientQuotas", min: 0, stable: 1, max: 1, flexible_from: 1,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AlterClientQuotas => &Api {
                 name: "AlterClientQuotas", min: 0, stable: 1, max: 1, flexible_from: 1,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeUserScramCredentials => &Api {
                 name: "DescribeUserScramCredentials", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AlterUserScramCredentials => &Api {
                 name: "AlterUserScramCredentials", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::Vote => &Api {
                 name: "Vote", min: 0, stable: 2, max: 2, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::BeginQuorumEpoch => &Api {
                 name: "BeginQuorumEpoch", min: 0, stable: 1, max: 1, flexible_from: 1,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::EndQuorumEpoch => &Api {
                 name: "EndQuorumEpoch", min: 0, stable: 1, max: 1, flexible_from: 1,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::DescribeQuorum => &Api {
                 name: "DescribeQuorum", min: 0, stable: 2, max: 2, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::AlterPartition => &Api {
                 name: "AlterPartition", min: 2, stable: 3, max: 3, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: 0,
             },
             ApiKey::UpdateFeatures => &Api {
                 name: "UpdateFeatures", min: 0, stable: 2, max: 2, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: true,
+                throttle_from: 0,
             },
             ApiKey::Envelope => &Api {
                 name: "Envelope", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::FetchSnapshot => &Api {
                 name: "FetchSnapshot", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeCluster => &Api {
                 name: "DescribeCluster", min: 0, stable: 2, max: 2, flexible_from: 0,
                 broker: true, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeProducers => &Api {
                 name: "DescribeProducers", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::BrokerRegistration => &Api {
                 name: "BrokerRegistration", min: 0, stable: 4, max: 4, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: 0,
             },
             ApiKey::BrokerHeartbeat => &Api {
                 name: "BrokerHeartbeat", min: 0, stable: 2, max: 2, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: true,
+                throttle_from: 0,
             },
             ApiKey::UnregisterBroker => &Api {
                 name: "UnregisterBroker", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeTransactions => &Api {
                 name: "DescribeTransactions", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ListTransactions => &Api {
                 name: "ListTransactions", min: 0, stable: 2, max: 2, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AllocateProducerIds => &Api {
                 name: "AllocateProducerIds", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: false, controller: true, forwardable: true, cluster_action: true,
+                throttle_from: 0,
             },
             ApiKey::ConsumerGroupHeartbeat => &Api {
                 name: "ConsumerGroupHeartbeat", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ConsumerGroupDescribe => &Api {
                 name: "ConsumerGroupDescribe", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ControllerRegistration => &Api {
                 name: "ControllerRegistration", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::GetTelemetrySubscriptions => &Api {
                 name: "GetTelemetrySubscriptions", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::PushTelemetry => &Api {
                 name: "PushTelemetry", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AssignReplicasToDirs => &Api {
                 name: "AssignReplicasToDirs", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ListConfigResources => &Api {
                 name: "ListConfigResources", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeTopicPartitions => &Api {
                 name: "DescribeTopicPartitions", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ShareGroupHeartbeat => &Api {
                 name: "ShareGroupHeartbeat", min: 1, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ShareGroupDescribe => &Api {
                 name: "ShareGroupDescribe", min: 1, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ShareFetch => &Api {
                 name: "ShareFetch", min: 1, stable: 2, max: 2, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::ShareAcknowledge => &Api {
                 name: "ShareAcknowledge", min: 1, stable: 2, max: 2, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AddRaftVoter => &Api {
                 name: "AddRaftVoter", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::RemoveRaftVoter => &Api {
                 name: "RemoveRaftVoter", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: true, forwardable: true, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::UpdateRaftVoter => &Api {
                 name: "UpdateRaftVoter", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: false, controller: true, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::InitializeShareGroupState => &Api {
                 name: "InitializeShareGroupState", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::ReadShareGroupState => &Api {
                 name: "ReadShareGroupState", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::WriteShareGroupState => &Api {
                 name: "WriteShareGroupState", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::DeleteShareGroupState => &Api {
                 name: "DeleteShareGroupState", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::ReadShareGroupStateSummary => &Api {
                 name: "ReadShareGroupStateSummary", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: true,
+                throttle_from: i16::MAX,
             },
             ApiKey::StreamsGroupHeartbeat => &Api {
                 name: "StreamsGroupHeartbeat", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::StreamsGroupDescribe => &Api {
                 name: "StreamsGroupDescribe", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DescribeShareGroupOffsets => &Api {
                 name: "DescribeShareGroupOffsets", min: 0, stable: 1, max: 1, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::AlterShareGroupOffsets => &Api {
                 name: "AlterShareGroupOffsets", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
             ApiKey::DeleteShareGroupOffsets => &Api {
                 name: "DeleteShareGroupOffsets", min: 0, stable: 0, max: 0, flexible_from: 0,
                 broker: true, controller: false, forwardable: false, cluster_action: false,
+                throttle_from: 0,
             },
         }
     }

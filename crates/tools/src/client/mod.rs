@@ -13,6 +13,7 @@ pub mod groups;
 pub mod member;
 mod metadata;
 pub mod producer;
+pub mod quotas;
 mod range;
 
 use std::collections::BTreeMap;

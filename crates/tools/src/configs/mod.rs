@@ -1,6 +1,7 @@
 //! `kafka-configs`: shows and changes configurations of topics, brokers, groups and client metrics.
 
 mod options;
+mod quotas;
 
 use std::fmt::Write;
 
@@ -64,8 +65,8 @@ fn run(parsed: &Parsed, entities: &Entities, terminal: &mut Terminal<'_>) -> Res
         "broker-loggers" => Resource::BROKER_LOGGER,
         "client-metrics" => Resource::CLIENT_METRICS,
         "groups" => Resource::GROUP,
-        // Users, clients and addresses have quotas and credentials, which this tool cannot change yet.
-        other => return Err(Failure::Message(format!("Quotas and credentials of {other} are not supported"))),
+        _ if parsed.has("alter") => return quotas::alter(parsed, entities, &mut client, terminal),
+        _ => return quotas::describe(entities, &mut client, terminal),
     };
     if parsed.has("alter") {
         alter(parsed, kind, entities, &mut client, terminal)

@@ -124,6 +124,11 @@ pub fn check(parsed: &Parsed) -> Result<Entities, Stop> {
             return wrong(&format!("The entity name for {kind} must be a valid integer broker id, but it is: {name}"));
         }
     }
+    if kind == "ips" {
+        if let Some(name) = entities.names.iter().find(|n| !n.is_empty() && n.parse::<std::net::IpAddr>().is_err()) {
+            return wrong(&format!("The entity name for {kind} must be a valid IP or resolvable host, but it is: {name}"));
+        }
+    }
     check_action(parsed, &entities)?;
     Ok(entities)
 }
