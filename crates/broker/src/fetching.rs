@@ -124,12 +124,7 @@ impl Node {
                 lost.push(key);
                 return later(self.config.request_timeout_ms);
             }
-            ErrorCode::NotLeaderOrFollower
-            | ErrorCode::FencedLeaderEpoch
-            | ErrorCode::UnknownLeaderEpoch
-            | ErrorCode::UnknownTopicOrPartition
-            | ErrorCode::UnknownTopicId
-            | ErrorCode::InconsistentTopicId => return later(METADATA_BACKOFF_MS),
+            error if is_of_metadata(error) => return later(METADATA_BACKOFF_MS),
             error => {
                 tracing::warn!(topic = %partition.topic, partition = key.1, error = error.name(), "the leader refuses our fetch");
                 return later(backoff_ms);
@@ -165,11 +160,9 @@ impl Node {
                     self.replicas.touched.insert(key);
                 }
                 let is_behind = partition.log().end_offset() < data.high_watermark;
-                if replica.throttled.following {
-                    let wait_ms = self.throttles.received(records.len() as u64, now);
-                    if wait_ms > 0 && is_behind {
-                        return later(wait_ms);
-                    }
+                let throttled = replica.throttled.following.then(|| self.throttles.received(records.len(), now));
+                if let Some(wait_ms) = throttled.filter(|wait_ms| *wait_ms > 0 && is_behind) {
+                    return later(wait_ms);
                 }
                 // The leader learns of a new log start from our next fetch.
                 let moved = fed.appended || fed.log_start_moved;
@@ -255,4 +248,17 @@ impl Node {
             self.resume_fetching(leader, key);
         }
     }
+}
+
+/// The leader's metadata is not ours: one of us will hear of it.
+fn is_of_metadata(error: ErrorCode) -> bool {
+    matches!(
+        error,
+        ErrorCode::NotLeaderOrFollower
+            | ErrorCode::FencedLeaderEpoch
+            | ErrorCode::UnknownLeaderEpoch
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::UnknownTopicId
+            | ErrorCode::InconsistentTopicId
+    )
 }

@@ -310,7 +310,13 @@ impl Cluster {
     }
 
     /// Sets quotas of a user, a client id or both; nothing of it must be refused.
-    fn alter_quotas(&mut self, id: i32, entity: &[(&'static str, Option<&'static str>)], key: &'static str, value: f64) {
+    fn alter_quotas(
+        &mut self,
+        id: i32,
+        entity: &[(&'static str, Option<&'static str>)],
+        key: &'static str,
+        value: f64,
+    ) {
         use alter_client_quotas_request::{EntityData, EntryData, OpData};
         let part = |(kind, name): &(&'static str, Option<&'static str>)| EntityData {
             entity_type: (*kind).into(),
@@ -431,12 +437,8 @@ fn who_creates_too_many_partitions_is_refused_strictly_or_told_to_wait() {
     cluster.alter_quotas(1, &[("user", None)], "controller_mutation_rate", 1.0);
     cluster.run(100);
     let mut create = |name: &'static str, version: i16| {
-        let topic = CreatableTopic {
-            name: name.into(),
-            num_partitions: 20,
-            replication_factor: 1,
-            ..Default::default()
-        };
+        let topic =
+            CreatableTopic { name: name.into(), num_partitions: 20, replication_factor: 1, ..Default::default() };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
         let bytes = cluster.ask(1, ApiKey::CreateTopics, version, &request);
         let (_, response) = decode_response::<CreateTopicsRequest<'_>>(&bytes, version).expect("decodes");

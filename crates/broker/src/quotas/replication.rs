@@ -111,8 +111,8 @@ impl Throttles {
     }
 
     /// Counts what a follower got, and says for how long it should not ask for more.
-    pub fn received(&mut self, bytes: u64, now: Now) -> i64 {
-        self.follower.record(bytes, now);
+    pub fn received(&mut self, bytes: usize, now: Now) -> i64 {
+        self.follower.record(bytes as u64, now);
         self.follower.wait_ms(now).min(LOOK_AGAIN_MS)
     }
 }

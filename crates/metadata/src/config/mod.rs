@@ -33,7 +33,9 @@ pub use providers::Outside;
 pub use settings::Settings;
 pub use synonyms::{broker_key_synonyms, topic_key_synonyms};
 pub use topic::{CleanupPolicy, CompressionType, TimestampType, TopicConfig};
-pub use validate::{double_to_string, validate_broker_config, validate_broker_configs, validate_topic_config, validate_topic_configs};
+pub use validate::{
+    double_to_string, validate_broker_config, validate_broker_configs, validate_topic_config, validate_topic_configs,
+};
 
 use std::collections::BTreeMap;
 

@@ -126,7 +126,9 @@ pub fn check(parsed: &Parsed) -> Result<Entities, Stop> {
     }
     if kind == "ips" {
         if let Some(name) = entities.names.iter().find(|n| !n.is_empty() && n.parse::<std::net::IpAddr>().is_err()) {
-            return wrong(&format!("The entity name for {kind} must be a valid IP or resolvable host, but it is: {name}"));
+            return wrong(&format!(
+                "The entity name for {kind} must be a valid IP or resolvable host, but it is: {name}"
+            ));
         }
     }
     check_action(parsed, &entities)?;
