@@ -81,7 +81,7 @@ pub fn describe_broker_configs(dynamic: DynamicConfigs<'_>, node: &NodeConfig) -
 fn describe_broker(dynamic: DynamicConfigs<'_>, file: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
     let layers = [dynamic.broker, dynamic.cluster, Some(file)];
     let unknown = layers.into_iter().flatten().flat_map(|layer| layer.keys());
-    let is_listed = |name: &&str| broker_key(name).is_none_or(|key| is_dynamic_only(key));
+    let is_listed = |name: &&str| broker_key(name).is_none_or(is_dynamic_only);
     let mut names: Vec<&str> = unknown.map(String::as_str).filter(is_listed).collect();
     names.extend(broker_keys().iter().filter(|key| !key.internal).map(|key| key.name));
     names.sort_unstable();
