@@ -26,6 +26,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     });
     stages.run("deny", deny::stage);
     stages.run("unit tests", |root| cargo(root, &["test", "--quiet", "--workspace"]));
+    stages.run("fuzz", crate::fuzz::stage);
     stages.run("oracle", oracle::stage);
     stages.run("conversations", conversations::stage);
     stages.run("dump-log", dump_log::stage);

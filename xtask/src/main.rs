@@ -8,6 +8,7 @@ mod codegen;
 mod conversations;
 mod deny;
 mod dump_log;
+mod fuzz;
 mod jars;
 mod oracle;
 mod stages;
@@ -30,6 +31,8 @@ usage: cargo xtask <command>
   clients [--against zwirn|kafka] [--short] [NAME]...
                           real clients of many languages, while a broker is killed and comes back
   deny                    licences and advisories, by cargo-deny
+  fuzz [TARGET]... [--seconds N]
+                          libFuzzer on what comes from sockets and disks; needs cargo-fuzz and a nightly toolchain
   swap [--steps N] [--seed N]
                           nodes of Apache Kafka and of Zwirn take each other's places, at random, under a producer
   bench produce [--seconds N] [--pairs N] [--only kafka|zwirn]
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         ["dump-log", ref rest @ ..] => dump_log::run(&root, rest),
         ["clients", ref rest @ ..] => clients::run(&root, rest),
         ["deny"] => deny::run(&root),
+        ["fuzz", ref rest @ ..] => fuzz::run(&root, rest),
         ["swap", ref rest @ ..] => stories::swap(&root, rest),
         ["bench", "produce", ref rest @ ..] => bench::run(&root, rest),
         _ => Err(USAGE.to_owned()),

@@ -27,7 +27,7 @@ impl Node {
     fn write_snapshot(&mut self, now: Now) -> Result<(), String> {
         let writer = self.quorum.begin_snapshot(self.replay.end(), self.replay.timestamp, now);
         let Some(mut writer) = writer.map_err(|e| e.to_string())? else { return Ok(()) };
-        for record in self.image.to_records() {
+        for record in self.image.to_records().map_err(|e| e.to_string())? {
             writer.append(record, now).map_err(|e| e.to_string())?;
         }
         let frozen = writer.finish(now).map_err(|e| e.to_string())?;

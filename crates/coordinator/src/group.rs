@@ -212,11 +212,14 @@ impl Group {
                 session_end_ms: 0,
             };
             member.touch(now);
-            let id = m.member_id.clone().into_owned();
-            if let Some(instance) = &member.instance {
-                group.static_members.insert(instance.clone(), id.clone());
-            }
-            group.members.insert(id, member);
+            group.members.insert(m.member_id.clone().into_owned(), member);
+        }
+        let instances = group.members.iter().filter_map(|(id, m)| Some((m.instance.clone()?, id.clone())));
+        group.static_members = instances.collect();
+        // The record is another program's: it may name a leader who is not among the members.
+        let is_member = group.leader.as_ref().is_some_and(|leader| group.members.contains_key(leader));
+        if !is_member {
+            group.leader = group.members.keys().next().cloned();
         }
         group.state = if group.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
         group

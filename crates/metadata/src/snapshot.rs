@@ -5,6 +5,7 @@ use protocol::messages::client_quota_record::EntityData;
 use protocol::messages::register_broker_record::{BrokerEndpoint, BrokerFeature};
 use protocol::messages::register_controller_record::{ControllerEndpoint, ControllerFeature};
 use protocol::messages::*;
+use protocol::wire::EncodeError;
 
 use crate::features::METADATA_VERSION;
 use crate::image::{BrokerRegistration, ControllerRegistration, MetadataImage, Partition, Topic};
@@ -12,8 +13,9 @@ use crate::image::{BrokerRegistration, ControllerRegistration, MetadataImage, Pa
 type Record = MetadataRecord<'static>;
 
 impl MetadataImage {
-    /// Encoded record values. Not to be called within a metadata transaction.
-    pub fn to_records(&self) -> Vec<Vec<u8>> {
+    /// Encoded record values. Not to be called within a metadata transaction. Fails for an image that holds what its own
+    /// `metadata.version` cannot say; no controller makes one.
+    pub fn to_records(&self) -> Result<Vec<Vec<u8>>, EncodeError> {
         assert!(!self.in_transaction, "a snapshot holds no half of a transaction");
         let mut records = Vec::new();
         self.feature_records(&mut records);
@@ -40,10 +42,7 @@ impl MetadataImage {
         records.extend(self.scram.values().cloned().map(MetadataRecord::UserScramCredential));
         records.extend(self.tokens.values().cloned().map(MetadataRecord::DelegationToken));
         let level = self.metadata_version();
-        let encode = |r: &Record| {
-            r.encode(crate::controller::record_version(r, level)).expect("the image holds what this level can say")
-        };
-        records.iter().map(encode).collect()
+        records.iter().map(|r| r.encode(crate::controller::record_version(r, level))).collect()
     }
 
     /// metadata.version first: it decides in which versions the rest is written.
@@ -212,7 +211,7 @@ mod tests {
             },
         );
         let mut again = MetadataImage::default();
-        for value in image.to_records() {
+        for value in image.to_records().expect("a level that can say all") {
             let record = MetadataRecord::decode(&value).expect("own records decode");
             again.apply(&record, &mut MetadataDelta::default()).expect("own records apply");
         }

@@ -180,14 +180,15 @@ impl Segment {
         self.tail = VecDeque::new();
     }
 
-    /// The header of the batch at a position; `None` at the end, or where no whole header fits.
+    /// The header of the batch at a position; `None` at the end, or where no whole batch fits.
     pub fn header_at(&mut self, at: u32) -> io::Result<Option<BatchHeader>> {
-        if self.size.saturating_sub(at) < HEADER_LEN as u32 {
+        let left = self.size.saturating_sub(at) as usize;
+        if left < HEADER_LEN {
             return Ok(None);
         }
         let mut buf = [0u8; HEADER_LEN];
         let n = self.file()?.read_at(&mut buf, u64::from(at))?;
-        Ok(buf.get(..n).and_then(|bytes| BatchHeader::parse(bytes).ok()))
+        Ok(buf.get(..n).and_then(|bytes| BatchHeader::parse(bytes).ok()).filter(|header| header.size() <= left))
     }
 
     /// Position and header-known bounds of the first batch whose last offset is at or above `offset`.

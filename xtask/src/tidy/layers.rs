@@ -21,6 +21,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tools", &["protocol", "storage", "metadata"]),
     ("simulator", &["protocol", "storage", "metadata", "raft", "replication", "broker"]),
     ("zwirn", &["server", "tools"]),
+    // Everything that reads bytes of others, handed bytes of no one.
+    ("fuzzing", &["protocol", "storage", "metadata", "coordinator", "broker", "tools"]),
     // The codec against Kafka's classes; apart from xtask, which has to build while the codec does not.
     ("oracle", &["protocol", "storage", "raft"]),
     ("xtask", &[]),
