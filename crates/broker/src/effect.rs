@@ -15,6 +15,10 @@ pub struct LinkId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlushId(pub u64);
 
+/// Names one pass of the log cleaner until it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CleanId(pub u64);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenerKind {
     Broker,
@@ -66,6 +70,12 @@ pub enum Effect {
     Flush {
         id: FlushId,
         work: storage::FlushWork,
+    },
+    /// Run it where it may take long, not faster than said, then call `cleaned`.
+    Clean {
+        id: CleanId,
+        work: Box<storage::CleanWork>,
+        bytes_per_second: f64,
     },
     /// The node has finished its controlled shutdown; stop calling it.
     Stopped,

@@ -2,6 +2,7 @@
 
 mod active;
 mod api;
+mod cleaner;
 mod connections;
 mod control;
 mod delete_waits;
@@ -30,7 +31,7 @@ mod start;
 mod status;
 
 pub use connections::IN_FLIGHT_MAX;
-pub use effect::{ConnId, Effect, FlushId, Frame, LinkId, ListenerKind, Region};
+pub use effect::{CleanId, ConnId, Effect, FlushId, Frame, LinkId, ListenerKind, Region};
 pub use node::{Mutations, Node};
 pub use start::StartError;
-pub use status::{BrokerStatus, NodeStatus, PartitionStatus, QuorumStatus};
+pub use status::{BrokerStatus, CleanerStatus, NodeStatus, PartitionStatus, QuorumStatus};

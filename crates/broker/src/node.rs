@@ -22,6 +22,7 @@ use replication::PartitionKey;
 use storage::{DiskRef, LogDir};
 
 use crate::active::ActiveController;
+use crate::cleaner::Cleaner;
 use crate::connections::Connections;
 use crate::control::{ControlChannel, ControlOp};
 use crate::effect::{ConnId, Effect, FlushId, LinkId};
@@ -107,6 +108,7 @@ pub struct Node {
 
     pub(crate) lifecycle: Option<Lifecycle>,
     pub(crate) replicas: Replicas,
+    pub(crate) cleaner: Cleaner,
     pub(crate) groups: Groups,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) quotas: Quotas,
@@ -271,6 +273,9 @@ impl Node {
         at = at.min(self.lifecycle.as_ref().map_or(i64::MAX, Lifecycle::next_deadline));
         at = at.min(self.replicas.next_deadline()).min(self.groups.runtime.next_deadline());
         at = at.min(self.connections.next_deadline());
+        if self.replicas.is_published {
+            at = at.min(self.cleaner.next_deadline());
+        }
         if let Shutdown::Broker { until_ms } = self.shutdown {
             let heard_ms = self.lifecycle.as_ref().map_or(i64::MIN, |l| l.heard_ms);
             at = at.min(until_ms).min(heard_ms.max(until_ms - CONTROLLED_SHUTDOWN_MS) + FORSAKEN_MS + 1);
@@ -360,6 +365,7 @@ impl Node {
             state: lifecycle.state,
             epoch: lifecycle.broker_epoch,
             partitions: self.replicas.partition_status(),
+            cleaner: self.cleaner.status,
         });
         NodeStatus {
             node_id: self.config.node_id,

@@ -50,7 +50,8 @@ impl Node {
                 };
                 // Whether the topic is compacted the image will say; that it once was, and may have gaps, is known here.
                 let log_config = LogConfig { compact: cleaned.contains_key(&id), ..log_config.clone() };
-                let log = Log::open(self.disk.clone(), &path, log_config, &options)?;
+                let mut log = Log::open(self.disk.clone(), &path, log_config, &options)?;
+                log.set_cleaned_upto(cleaned.get(&id).copied());
                 let high_watermark = high_watermarks.get(&id).copied().unwrap_or(0);
                 self.replicas.unclaimed.insert(id, Unclaimed { log, dir: index, high_watermark });
             }

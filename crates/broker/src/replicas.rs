@@ -178,6 +178,7 @@ impl Node {
         self.flush_sealed_segments();
         self.expire_waits(now);
         self.poll_upkeep(now);
+        self.poll_cleaner(now);
         busy
     }
 
@@ -331,7 +332,7 @@ impl Node {
         }
         if now.mono_ms >= self.replicas.retention_ms {
             self.replicas.retention_ms = now.mono_ms + self.replicas.retention_period_ms;
-            self.apply_retention(now);
+            self.apply_retention(&|_| true, now);
         }
     }
 
@@ -351,9 +352,18 @@ impl Node {
         }
     }
 
-    fn apply_retention(&mut self, now: Now) {
+    /// Kafka looks at the retention of compacted logs whenever its cleaner pauses.
+    pub(crate) fn apply_retention_to_compacted(&mut self, now: Now) {
+        self.apply_retention(&|topic| topic.cleanup_policy.compact && topic.cleanup_policy.delete, now);
+    }
+
+    fn apply_retention(&mut self, which: &dyn Fn(&TopicConfig) -> bool, now: Now) {
         let mut changed = Vec::new();
         for (key, replica) in &mut self.replicas.all {
+            // The cleaner has its files; there is a next time.
+            if replica.partition.log().is_being_cleaned() || !which(&replica.topic_config) {
+                continue;
+            }
             let high_watermark = replica.partition.high_watermark();
             match replica.partition.log_mut().apply_retention(high_watermark, now) {
                 Ok(true) => changed.push(*key),
@@ -364,7 +374,7 @@ impl Node {
         self.replicas.touched.extend(changed);
     }
 
-    /// High watermarks, log starts and recovery points of one directory.
+    /// High watermarks, log starts, recovery points and cleaned offsets of one directory.
     fn checkpoints(&self, index: usize) -> Checkpoints {
         let mut out = Checkpoints::default();
         for (key, replica) in self.replicas.all.iter().filter(|(_, r)| r.dir == index) {
@@ -372,6 +382,7 @@ impl Node {
             let log = replica.partition.log();
             out.high_watermarks.insert(name.clone(), replica.partition.high_watermark());
             out.recovery_points.insert(name.clone(), log.recovery_point());
+            out.cleaned.extend(log.cleaned_upto().map(|offset| (name.clone(), offset)));
             // As Kafka: only where it is not what the first file's name says anyway.
             if log.log_start_offset() > log.first_segment_base() {
                 out.log_starts.insert(name, log.log_start_offset());
@@ -395,7 +406,7 @@ impl Node {
     }
 
     /// Off this thread: an fsync of a small file takes as long as a thousand appends.
-    fn write_checkpoints(&mut self) {
+    pub(crate) fn write_checkpoints(&mut self) {
         if self.replicas.is_checkpointing {
             return;
         }

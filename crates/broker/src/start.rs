@@ -12,6 +12,7 @@ use protocol::time::Now;
 use raft::{Endpoint, Endpoints, Quorum, QuorumConfig};
 use storage::{DirError, DiskRef, Evidence, LogDir};
 
+use crate::cleaner::Cleaner;
 use crate::connections::Connections;
 use crate::control::ControlChannel;
 use crate::effect::ListenerKind;
@@ -107,6 +108,7 @@ impl Node {
             lifecycle: is_broker
                 .then(|| Lifecycle::new(config.node_id, incarnation, config.broker_heartbeat_interval_ms)),
             replicas: Replicas::new(&config, now),
+            cleaner: Cleaner::new(&config, now),
             groups: Groups::new(&config),
             producer_ids: ProducerIds::default(),
             quotas: Quotas::new(&config),

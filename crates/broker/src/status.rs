@@ -22,6 +22,21 @@ pub struct BrokerStatus {
     pub state: lifecycle::State,
     pub epoch: i64,
     pub partitions: Vec<PartitionStatus>,
+    pub cleaner: CleanerStatus,
+}
+
+/// Of the log cleaner, since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CleanerStatus {
+    pub passes: u64,
+    pub failures: u64,
+    /// Logs that are left alone for a while, because their last pass failed.
+    pub resting: usize,
+    /// Of the dirtiest log that waited when the cleaner last looked.
+    pub dirty_percent_max: u32,
+    pub bytes_read: u64,
+    pub bytes_written: u64,
+    pub pass_ms_max: i64,
 }
 
 #[derive(Clone, Debug)]

@@ -5,13 +5,13 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use broker::{ConnId, Effect, FlushId, Frame, LinkId, Node};
+use broker::{CleanId, ConnId, Effect, FlushId, Frame, LinkId, Node};
 use metadata::config::NodeConfig;
 use protocol::api::ApiKey;
 use protocol::codec::{Message, Request};
 use protocol::error::ErrorCode;
 use protocol::header::{decode_response, encode_request};
-use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
 use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
@@ -21,7 +21,7 @@ use protocol::records::{BatchBuilder, BatchSpec, Batches, Scratch};
 use protocol::time::Now;
 use protocol::wire::{Records, Uuid};
 use storage::mem::MemDisk;
-use storage::{DiskRef, MetaProperties};
+use storage::{CleanWork, DiskRef, MetaProperties};
 
 const CLUSTER: &str = "wR7lI2ZkRAChZZZZZZZZZQ";
 
@@ -48,13 +48,14 @@ enum Event {
     Request(i32, ConnId, Vec<u8>),
     Answer(i32, LinkId, Vec<u8>),
     Flushed(i32, FlushId),
+    Cleaned(i32, CleanId, Box<CleanWork>),
 }
 
 fn properties(id: i32, size: i32) -> String {
     let voters: Vec<String> = (1..=size).map(|n| format!("{n}@host{n}:9093")).collect();
     format!(
         "process.roles=broker,controller\nnode.id={id}\nlisteners=PLAINTEXT://host{id}:9092,CONTROLLER://host{id}:9093\n\
-         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs=/data\nmin.insync.replicas=1\n",
+         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs=/data\nmin.insync.replicas=1\nlog.cleaner.backoff.ms=500\n",
         voters.join(",")
     )
 }
@@ -170,6 +171,10 @@ impl Cluster {
             Event::Request(id, conn, mut frame) => self.node(id).map(|n| n.frame(conn, &mut frame, now)),
             Event::Answer(id, link, mut frame) => self.node(id).map(|n| n.link_frame(link, &mut frame, now)),
             Event::Flushed(id, flush) => self.node(id).map(|n| n.flushed(flush, Ok(()), now)),
+            Event::Cleaned(id, clean, mut work) => {
+                let result = work.run(&mut |_| {});
+                self.node(id).map(|n| n.cleaned(clean, work, result, now))
+            }
         };
     }
 
@@ -224,6 +229,7 @@ impl Cluster {
                 work.run().expect("a memory disk flushes");
                 self.queue.push_back(Event::Flushed(id, flush));
             }
+            Effect::Clean { id: clean, work, .. } => self.queue.push_back(Event::Cleaned(id, clean, work)),
             Effect::Stopped => self.members.get_mut(&id).expect("a member").node = None,
             Effect::Fatal { message } => panic!("node {id}: {message}"),
         }
@@ -259,10 +265,27 @@ impl Cluster {
     }
 
     fn create_topic(&mut self, id: i32, name: &str, partitions: i32, factor: i16) -> Uuid {
+        self.create_topic_with(id, name, partitions, factor, &[])
+    }
+
+    fn create_topic_with(
+        &mut self,
+        id: i32,
+        name: &str,
+        partitions: i32,
+        factor: i16,
+        configs: &[(&'static str, &'static str)],
+    ) -> Uuid {
+        let config = |(name, value): &(&'static str, &'static str)| CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into()),
+            ..Default::default()
+        };
         let topic = CreatableTopic {
             name: name.to_owned().into(),
             num_partitions: partitions,
             replication_factor: factor,
+            configs: configs.iter().map(config).collect(),
             ..Default::default()
         };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000, ..Default::default() };
@@ -273,8 +296,12 @@ impl Cluster {
     }
 
     fn produce(&mut self, id: i32, topic: Uuid, value: &str) -> (ErrorCode, i64) {
+        self.produce_with(id, topic, None, value)
+    }
+
+    fn produce_with(&mut self, id: i32, topic: Uuid, key: Option<&str>, value: &str) -> (ErrorCode, i64) {
         let mut builder = BatchBuilder::new(BatchSpec::default());
-        builder.append(self.now.wall_ms, None, Some(value.as_bytes()), &[]);
+        builder.append(self.now.wall_ms, key.map(str::as_bytes), Some(value.as_bytes()), &[]);
         let records = Some(Records::Inline(builder.build().into()));
         let data = PartitionProduceData { index: 0, records, ..Default::default() };
         let topic = TopicProduceData { topic_id: topic, partition_data: vec![data], ..Default::default() };
@@ -564,4 +591,44 @@ fn a_broker_default_of_a_topic_key_takes_effect_at_once_and_for_that_broker_alon
     assert_eq!(set(leader % 3 + 1, 0, Some("1000")), ErrorCode::None);
     assert_eq!(set(leader, 0, Some("1000")), ErrorCode::MessageTooLarge);
     assert_eq!(set(leader, 1, None), ErrorCode::None);
+}
+
+#[test]
+fn a_compacted_topic_keeps_the_latest_value_of_each_key_on_every_replica() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_until_ready();
+    let configs = [("cleanup.policy", "compact"), ("segment.ms", "1"), ("min.cleanable.dirty.ratio", "0.01")];
+    let topic = cluster.create_topic_with(1, "t", 1, 3, &configs);
+    cluster.run(100);
+    let leader = cluster.leader(topic);
+    assert_eq!(cluster.produce(leader, topic, "no key").0, ErrorCode::InvalidRecord);
+    for n in 0..12 {
+        let key = format!("k{}", n % 3);
+        assert_eq!(cluster.produce_with(leader, topic, Some(&key), &n.to_string()), (ErrorCode::None, n));
+        cluster.run(50);
+    }
+    // Longer than log.cleaner.backoff.ms, and the delay until followers know the high watermark.
+    cluster.run(2_000);
+    let passes = |cluster: &Cluster, id: i32| {
+        let status = cluster.members[&id].node.as_ref().expect("alive").status();
+        status.broker.expect("a broker").cleaner.passes
+    };
+    // The last record is in the active segment; the one before it had its key's latest value then.
+    let kept = (ErrorCode::None, ["8", "9", "10", "11"].map(str::to_owned).to_vec());
+    let mut fetched = (ErrorCode::None, Vec::new());
+    while fetched.1.len() < 4 && fetched.0 == ErrorCode::None {
+        let from = [0, 9, 10, 11][fetched.1.len()];
+        let (code, values) = cluster.fetch(leader, topic, from);
+        fetched = (code, fetched.1.into_iter().chain(values).collect());
+    }
+    assert_eq!(fetched, kept);
+    assert!((1..=3).all(|id| passes(&cluster, id) >= 1));
+    // A broker that comes back goes on where it was: nothing is dirty.
+    cluster.kill(leader);
+    cluster.start(leader);
+    cluster.run_until_ready();
+    cluster.run(2_000);
+    assert_eq!(passes(&cluster, leader), 0);
+    let leader = cluster.leader(topic);
+    assert_eq!(cluster.fetch(leader, topic, 8).1.first().map(String::as_str), Some("8"));
 }

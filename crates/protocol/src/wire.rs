@@ -271,6 +271,11 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// Everything that has not been read yet, without reading it.
+    pub fn rest(&self) -> &'a [u8] {
+        self.buf.get(self.at..).unwrap_or_default()
+    }
+
     pub fn take(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         let left = self.left();
         match self.buf.get(self.at..).and_then(|rest| rest.get(..n)) {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use broker::lifecycle::State;
-use broker::{BrokerStatus, NodeStatus};
+use broker::{BrokerStatus, CleanerStatus, NodeStatus};
 use protocol::api::ApiKey;
 
 #[derive(Debug, Default)]
@@ -114,7 +114,22 @@ fn broker(page: &mut Page, broker: &BrokerStatus) {
     page.gauge(&format!("{prefix}_underminisrpartitioncount"), help, under_min_isr);
     let offline = broker.partitions.iter().filter(|p| p.leader.is_none()).count();
     page.gauge("zwirn_partitions_without_leader", "Replicas on this broker whose partition has no leader.", offline);
+    cleaner(page, &broker.cleaner);
     topics(page, broker);
+}
+
+fn cleaner(page: &mut Page, cleaner: &CleanerStatus) {
+    let prefix = "kafka_log_logcleanermanager";
+    let help = "Logs that compaction leaves alone for a while, because it failed on them.";
+    page.gauge(&format!("{prefix}_uncleanable_partitions_count"), help, cleaner.resting);
+    let help = "Dirty share of the dirtiest log, when the cleaner last looked.";
+    page.gauge(&format!("{prefix}_max_dirty_percent"), help, cleaner.dirty_percent_max);
+    let recopied = cleaner.bytes_written.saturating_mul(100) / cleaner.bytes_read.max(1);
+    page.gauge("kafka_log_logcleaner_cleaner_recopy_percent", "Bytes that compaction kept of those it read.", recopied);
+    let help = "Longest pass of the log cleaner so far.";
+    page.gauge("kafka_log_logcleaner_max_clean_time_secs", help, cleaner.pass_ms_max / 1000);
+    page.counter("zwirn_log_cleaner_passes_total", "Logs that were compacted.", cleaner.passes);
+    page.counter("zwirn_log_cleaner_failures_total", "Passes of the log cleaner that failed.", cleaner.failures);
 }
 
 /// Sums per topic: a series per partition is too much for clusters with many.

@@ -97,7 +97,7 @@ impl Reactor {
         let poll = Poll::new()?;
         let mut signals = signal_pipe()?;
         poll.registry().register(&mut signals, SIGNALS, Interest::READABLE)?;
-        let workers = Workers::start(Waker::new(poll.registry(), WAKER)?)?;
+        let workers = Workers::start(Waker::new(poll.registry(), WAKER)?, config.log_cleaner_threads.max(0) as usize)?;
         let mut listeners: Vec<(TcpListener, bool)> = listeners.into_iter().map(|l| (l, true)).collect();
         for (at, (listener, _)) in listeners.iter_mut().enumerate() {
             poll.registry().register(listener, Token(LISTENERS + at), Interest::READABLE)?;
@@ -420,6 +420,9 @@ impl Reactor {
                 }
             }
             Effect::Flush { id, work } => self.workers.submit(Job::Flush { id, work }),
+            Effect::Clean { id, work, bytes_per_second } => {
+                self.workers.submit(Job::Clean { id, work, bytes_per_second });
+            }
             Effect::Stopped => self.stop(),
             Effect::Fatal { message } => {
                 tracing::error!("{message}");
@@ -527,6 +530,7 @@ impl Reactor {
         for done in self.workers.take_done() {
             match done {
                 Done::Flushed { id, result } => self.node.flushed(id, result, clock::now()),
+                Done::Cleaned { id, work, result } => self.node.cleaned(id, work, result, clock::now()),
                 Done::Resolved { link, addresses } => {
                     if let Err(error) = &addresses {
                         tracing::debug!(%error, "a name has no address");

@@ -1,14 +1,15 @@
-//! Threads for what may block: fsync, and the names of other nodes. Results come back through the loop's waker.
+//! Threads for what may block or take long: fsync, the names of other nodes, and compaction. Results come back through the loop's waker.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use broker::{FlushId, LinkId};
+use broker::{CleanId, FlushId, LinkId};
 use mio::Waker;
-use storage::FlushWork;
+use storage::{CleanStep, CleanWork, FlushWork};
 
 /// Disks take a few fsyncs at once well; more threads only wait for one another.
 const FLUSHERS: usize = 4;
@@ -17,11 +18,13 @@ const RESOLVERS: usize = 2;
 
 pub enum Job {
     Flush { id: FlushId, work: FlushWork },
+    Clean { id: CleanId, work: Box<CleanWork>, bytes_per_second: f64 },
     Resolve { link: LinkId, host: String, port: u16 },
 }
 
 pub enum Done {
     Flushed { id: FlushId, result: io::Result<()> },
+    Cleaned { id: CleanId, work: Box<CleanWork>, result: io::Result<CleanStep> },
     Resolved { link: LinkId, addresses: io::Result<Vec<SocketAddr>> },
 }
 
@@ -29,10 +32,11 @@ pub enum Done {
 pub struct Workers {
     flushes: Arc<Queue>,
     names: Arc<Queue>,
+    cleanings: Arc<Queue>,
     results: Arc<Results>,
 }
 
-/// Waiting jobs are bounded by their makers: one flush per log, one dial per link.
+/// Waiting jobs are bounded by their makers: one flush and one cleaning per log, one dial per link.
 #[derive(Default)]
 struct Queue {
     jobs: Mutex<VecDeque<Job>>,
@@ -45,10 +49,17 @@ struct Results {
 }
 
 impl Workers {
-    pub fn start(waker: Waker) -> io::Result<Workers> {
+    /// `cleaners` is `log.cleaner.threads`.
+    pub fn start(waker: Waker, cleaners: usize) -> io::Result<Workers> {
         let results = Arc::new(Results { done: Mutex::new(Vec::new()), waker });
-        let workers = Workers { flushes: Arc::default(), names: Arc::default(), results };
-        for (queue, name, count) in [(&workers.flushes, "flusher", FLUSHERS), (&workers.names, "resolver", RESOLVERS)] {
+        let queue = Arc::<Queue>::default;
+        let workers = Workers { flushes: queue(), names: queue(), cleanings: queue(), results };
+        let pools = [
+            (&workers.flushes, "flusher", FLUSHERS),
+            (&workers.names, "resolver", RESOLVERS),
+            (&workers.cleanings, "cleaner", cleaners),
+        ];
+        for (queue, name, count) in pools {
             for at in 0..count {
                 let (queue, results) = (queue.clone(), workers.results.clone());
                 let work = move || while results.put(queue.take().run()) {};
@@ -62,6 +73,7 @@ impl Workers {
         let queue = match job {
             Job::Flush { .. } => &self.flushes,
             Job::Resolve { .. } => &self.names,
+            Job::Clean { .. } => &self.cleanings,
         };
         queue.jobs.lock().expect("no worker panics with the lock").push_back(job);
         queue.wanted.notify_one();
@@ -88,6 +100,11 @@ impl Job {
     fn run(self) -> Done {
         match self {
             Job::Flush { id, work } => Done::Flushed { id, result: work.run() },
+            Job::Clean { id, mut work, bytes_per_second } => {
+                let mut pace = Pace::new(bytes_per_second);
+                let result = work.run(&mut |bytes| pace.spend(bytes));
+                Done::Cleaned { id, work, result }
+            }
             Job::Resolve { link, host, port } => {
                 Done::Resolved { link, addresses: (host.as_str(), port).to_socket_addrs().map(Iterator::collect) }
             }
@@ -104,5 +121,27 @@ impl Results {
         drop(all);
         // One wake-up serves everything that comes before the loop looks.
         !is_first || self.waker.wake().is_ok()
+    }
+}
+
+/// Holds a step of the cleaner to `log.cleaner.io.max.bytes.per.second` on average.
+struct Pace {
+    bytes_per_second: f64,
+    begun: Instant,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(bytes_per_second: f64) -> Pace {
+        Pace { bytes_per_second: bytes_per_second.max(1.0), begun: Instant::now(), bytes: 0 }
+    }
+
+    fn spend(&mut self, bytes: u64) {
+        self.bytes += bytes;
+        let due = Duration::try_from_secs_f64(self.bytes as f64 / self.bytes_per_second).unwrap_or(Duration::ZERO);
+        let early = due.saturating_sub(self.begun.elapsed());
+        if !early.is_zero() {
+            thread::sleep(early);
+        }
     }
 }

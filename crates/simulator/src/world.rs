@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use broker::{ConnId, Effect, FlushId, Frame, Mutations, Node, NodeStatus};
+use broker::{CleanId, ConnId, Effect, FlushId, Frame, Mutations, Node, NodeStatus};
 use metadata::config::NodeConfig;
 use protocol::time::Now;
 use protocol::wire::Uuid;
-use storage::{Disk, FlushWork, MetaProperties};
+use storage::{CleanWork, Disk, FlushWork, MetaProperties};
 
 use crate::checkers::Checkers;
 use crate::client::{Act, Client};
@@ -55,6 +55,12 @@ enum Event {
         incarnation: u32,
         id: FlushId,
         work: FlushWork,
+    },
+    Cleaned {
+        node: i32,
+        incarnation: u32,
+        id: CleanId,
+        work: Box<CleanWork>,
     },
     Wake(usize),
 }
@@ -289,12 +295,30 @@ impl World {
                 }
                 self.touched.insert(node);
             }
+            Event::Cleaned { node, incarnation, id, work } => self.on_cleaned(node, incarnation, id, work),
             Event::Wake(client) => {
                 let now = self.now;
                 self.clients[client].on_wake(now);
                 self.act(client);
             }
         }
+    }
+
+    fn on_cleaned(&mut self, id: i32, incarnation: u32, clean: CleanId, mut work: Box<CleanWork>) {
+        let host = self.hosts.get_mut(&id).expect("a host of this world");
+        if host.incarnation != incarnation || host.node.is_none() {
+            return;
+        }
+        if host.is_paused {
+            return self.post(RETRY_MS, Event::Cleaned { node: id, incarnation, id: clean, work });
+        }
+        let result = work.run(&mut |_| {});
+        self.trace.event(self.now.mono_ms, "~cleaned", &[id as u8]);
+        let now = self.now;
+        if let Some(node) = &mut host.node {
+            node.cleaned(clean, work, result, now);
+        }
+        self.touched.insert(id);
     }
 
     fn on_dial(&mut self, id: PipeId) {
@@ -431,6 +455,10 @@ impl World {
             Effect::Flush { id: flush, work } => {
                 let delay = self.rng.i64(self.flush_ms.0..=self.flush_ms.1);
                 self.post(delay, Event::Flushed { node: id, incarnation, id: flush, work });
+            }
+            Effect::Clean { id: clean, work, .. } => {
+                let delay = self.rng.i64(self.flush_ms.0..=self.flush_ms.1);
+                self.post(delay, Event::Cleaned { node: id, incarnation, id: clean, work });
             }
             Effect::Stopped => self.kill(id),
             Effect::Fatal { message } => {

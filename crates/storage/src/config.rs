@@ -2,7 +2,7 @@
 
 pub use protocol::records::TimestampType;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`
     pub segment_bytes: u64,
@@ -19,6 +19,13 @@ pub struct LogConfig {
     pub delete: bool,
     /// `cleanup.policy` contains compact.
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`
+    pub min_cleanable_ratio: f64,
+    /// `min.compaction.lag.ms`, `max.compaction.lag.ms`
+    pub min_compaction_lag_ms: i64,
+    pub max_compaction_lag_ms: i64,
+    /// `delete.retention.ms`
+    pub delete_retention_ms: i64,
     /// `file.delete.delay.ms`
     pub file_delete_delay_ms: i64,
     /// `message.timestamp.type`
@@ -42,10 +49,22 @@ impl Default for LogConfig {
             retention_bytes: -1,
             delete: true,
             compact: false,
+            min_cleanable_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
+            delete_retention_ms: 86_400_000,
             file_delete_delay_ms: 60_000,
             timestamp_type: TimestampType::CreateTime,
             producer_expiration_ms: 86_400_000,
             reserve: true,
         }
+    }
+}
+
+impl LogConfig {
+    /// The age at which a segment ends: where compaction may not wait longer, it ends in time for that.
+    pub fn segment_ms_max(&self) -> i64 {
+        let lag_ms = self.max_compaction_lag_ms;
+        if self.compact && lag_ms > 0 { self.segment_ms.min(lag_ms) } else { self.segment_ms }
     }
 }

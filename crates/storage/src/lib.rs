@@ -4,6 +4,7 @@
 //! `log.dirs` with its lock, identity and checkpoints.
 
 pub mod checkpoint;
+mod cleaner;
 mod config;
 pub mod disk;
 mod epochs;
@@ -23,6 +24,7 @@ mod verification;
 #[cfg(test)]
 mod tests;
 
+pub use cleaner::{CleanLimits, CleanStats, CleanStep, CleanWork, Cleanable, Rewritten};
 pub use config::{LogConfig, TimestampType};
 pub use disk::{DirEntry, Disk, DiskFile, DiskRef, FileRef, OpenMode};
 pub use epochs::{EpochEnd, EpochEntry, LeaderEpochs};

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use protocol::error::ErrorCode;
 use protocol::records::{
@@ -176,6 +178,10 @@ pub struct Log {
     pub(crate) interim_snapshot: Option<i64>,
     /// The producers' state at the last such step.
     pub(crate) earlier_producers: Option<ProducerStates>,
+    /// Everything below was compacted by the last pass of the cleaner.
+    pub(crate) cleaned_upto: Option<i64>,
+    /// Cancels the pass that is under way.
+    pub(crate) cleaning: Option<Arc<AtomicBool>>,
     scratch: Scratch,
 }
 
@@ -479,7 +485,7 @@ impl Log {
             _ => now.wall_ms - segment.created_ms,
         };
         size + header.size() as u64 > config.segment_bytes
-            || waited > config.segment_ms - config.segment_jitter_ms
+            || waited > config.segment_ms_max() - config.segment_jitter_ms
             || segment.index.is_full()
             || segment.time_index.is_nearly_full()
             || header.last_offset() - segment.base_offset > i64::from(i32::MAX)
@@ -594,15 +600,21 @@ impl Log {
             if segment.largest_timestamp().is_some_and(|max| max.timestamp < timestamp) {
                 continue;
             }
-            let Some((at, header)) = segment.batch_at_timestamp(timestamp).map_err(&failed)? else { continue };
-            let mut bytes = vec![0; header.size()];
-            let n = segment.file().map_err(&failed)?.read_at(&mut bytes, u64::from(at)).map_err(&failed)?;
-            let Some(batch) = bytes.get(..n).and_then(|b| Batch::parse(b).ok()) else { continue };
-            let Ok(records) = batch.records(&mut self.scratch) else { continue };
-            let found = records.flatten().find(|r| r.timestamp >= timestamp && r.offset >= start);
-            if let Some(record) = found.filter(|r| r.offset < upto) {
-                let leader_epoch = Some(header.partition_leader_epoch).filter(|e| *e >= 0);
-                return Ok(Some(TimestampOffset { timestamp: record.timestamp, offset: record.offset, leader_epoch }));
+            let mut candidate = segment.batch_at_timestamp(timestamp).map_err(&failed)?;
+            while let Some((at, header)) = candidate {
+                let mut bytes = vec![0; header.size()];
+                let n = segment.file().map_err(&failed)?.read_at(&mut bytes, u64::from(at)).map_err(&failed)?;
+                let batch = bytes.get(..n).and_then(|b| Batch::parse(b).ok());
+                let Some(Ok(records)) = batch.map(|batch| batch.records(&mut self.scratch)) else { break };
+                let found = records.flatten().find(|r| r.timestamp >= timestamp && r.offset >= start);
+                if let Some(record) = found {
+                    let leader_epoch = Some(header.partition_leader_epoch).filter(|e| *e >= 0);
+                    let (timestamp, offset) = (record.timestamp, record.offset);
+                    return Ok((offset < upto).then_some(TimestampOffset { timestamp, offset, leader_epoch }));
+                }
+                // A batch that compaction has emptied still tells the time of what was in it.
+                let next = at.saturating_add(header.size() as u32);
+                candidate = segment.batch_at_timestamp_from(next, timestamp).map_err(&failed)?;
             }
         }
         Ok(None)
@@ -678,6 +690,7 @@ impl Log {
 
     /// A clean stop: everything is on disk, the next start scans nothing.
     pub fn close(&mut self) -> Result<(), StorageError> {
+        self.cancel_cleaning();
         self.flush_now()?;
         self.producers.end_offset = self.next_offset;
         self.producers.write_snapshot(&*self.disk, &self.dir).map_err(|e| self.failed(e))?;
@@ -712,6 +725,8 @@ impl Log {
             snapshot_bytes: 0,
             interim_snapshot: None,
             earlier_producers: None,
+            cleaned_upto: None,
+            cleaning: None,
             scratch: Scratch::default(),
         }
     }

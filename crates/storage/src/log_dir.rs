@@ -173,12 +173,14 @@ const INCARNATIONS_MAX: usize = 16;
 /// Offsets by topic and partition.
 pub type Offsets = BTreeMap<(String, i32), i64>;
 
-/// What a log directory's three offset checkpoints hold.
+/// What a log directory's four offset checkpoints hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoints {
     pub high_watermarks: Offsets,
     pub log_starts: Offsets,
     pub recovery_points: Offsets,
+    /// Up to where logs were compacted.
+    pub cleaned: Offsets,
 }
 
 impl LogDir {
@@ -253,7 +255,7 @@ impl LogDir {
         self.read_offsets(LOG_STARTS)
     }
 
-    /// Up to where Kafka's cleaner has compacted; a log that is named here may have gaps.
+    /// Up to where a cleaner has compacted; a log that is named here may have gaps.
     pub fn cleaner_offsets(&self) -> io::Result<Offsets> {
         self.read_offsets(CLEANER_OFFSETS)
     }
@@ -272,6 +274,7 @@ impl LogDir {
             file(HIGH_WATERMARKS, &offsets.high_watermarks),
             file(LOG_STARTS, &offsets.log_starts),
             file(RECOVERY_POINTS, &offsets.recovery_points),
+            file(CLEANER_OFFSETS, &offsets.cleaned),
         ]
     }
 

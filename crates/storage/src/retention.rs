@@ -1,6 +1,7 @@
 //! What makes a log shorter: truncation at its end, retention and record deletion at its start, deletion as a whole.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use protocol::time::Now;
 use protocol::wire::Uuid;
@@ -23,6 +24,8 @@ impl Log {
             return self.truncate_fully_and_start_at(offset.max(0), now);
         }
         tracing::info!(dir = %self.dir.display(), from = self.next_offset, to = offset, "log is truncated");
+        self.cancel_cleaning();
+        self.cleaned_upto = self.cleaned_upto.map(|upto| upto.min(offset));
         let dir = self.dir.clone();
         let failed = |error| StorageError { path: dir.clone(), error };
         for (_, mut segment) in self.segments.split_off(&offset) {
@@ -49,6 +52,8 @@ impl Log {
     /// Drops everything and begins anew at an offset: nothing here is part of the leader's history.
     pub fn truncate_fully_and_start_at(&mut self, offset: i64, now: Now) -> Result<(), StorageError> {
         tracing::info!(dir = %self.dir.display(), from = self.next_offset, to = offset, "log starts over");
+        self.cancel_cleaning();
+        self.cleaned_upto = self.cleaned_upto.map(|upto| upto.min(offset));
         let dir = self.dir.clone();
         let failed = |error| StorageError { path: dir.clone(), error };
         for (_, mut segment) in std::mem::take(&mut self.segments) {
@@ -142,6 +147,9 @@ impl Log {
                 break;
             }
             let mut segment = first.remove();
+            if let Some(cancelled) = self.cleaning.take() {
+                cancelled.store(true, Ordering::Relaxed);
+            }
             self.size -= u64::from(segment.size);
             let due = now.mono_ms + self.config.file_delete_delay_ms;
             self.doomed.extend(segment.mark_deleted(&dir).map_err(failed)?.into_iter().map(|path| (due, path)));
@@ -172,7 +180,10 @@ impl Log {
             std::mem::take(&mut self.doomed).into_iter().partition(|d| d.0 <= now.mono_ms);
         self.doomed = later;
         for (_, path) in due {
-            self.disk.remove_file(&path).map_err(failed)?;
+            // The cleaner may have replaced a segment twice within the delay, and its files had the same names.
+            if self.disk.exists(&path) {
+                self.disk.remove_file(&path).map_err(failed)?;
+            }
         }
         self.producers.expire(now.wall_ms, self.config.producer_expiration_ms);
         self.verifications.expire(now.wall_ms, self.config.producer_expiration_ms);
@@ -180,7 +191,8 @@ impl Log {
     }
 
     /// Renames the directory so that nothing takes it for a replica; the caller removes it after the delay.
-    pub fn retire(self, suffix: &str, id: Uuid) -> Result<PathBuf, StorageError> {
+    pub fn retire(mut self, suffix: &str, id: Uuid) -> Result<PathBuf, StorageError> {
+        self.cancel_cleaning();
         let parent = self.dir.parent().unwrap_or(Path::new("/")).to_owned();
         let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let hex: String = id.0.iter().map(|b| format!("{b:02x}")).collect();

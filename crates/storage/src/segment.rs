@@ -43,6 +43,12 @@ pub struct Segment {
     reserved: u64,
 }
 
+/// The files of a segment, in the order in which Kafka renames them; the last one is often not there.
+pub(crate) const FILE_SUFFIXES: [&str; 4] = ["log", "index", "timeindex", "txnindex"];
+/// Behind the name of what a cleaner is still writing, and of what it has written but not yet put in its place.
+pub(crate) const CLEANED: &str = ".cleaned";
+pub(crate) const SWAP: &str = ".swap";
+
 pub fn file_name(base_offset: i64, suffix: &str) -> String {
     format!("{base_offset:020}.{suffix}")
 }
@@ -55,10 +61,22 @@ impl Segment {
         config: &LogConfig,
         now_ms: i64,
     ) -> io::Result<Segment> {
-        let path = dir.join(file_name(base_offset, "log"));
+        Segment::create_as(disk, dir, base_offset, "", config, now_ms)
+    }
+
+    /// With something behind the names of its files.
+    pub fn create_as(
+        disk: &DiskRef,
+        dir: &Path,
+        base_offset: i64,
+        behind: &str,
+        config: &LogConfig,
+        now_ms: i64,
+    ) -> io::Result<Segment> {
+        let path = dir.join(file_name(base_offset, "log") + behind);
         let file = disk.open(&path, OpenMode::Truncate)?;
-        let index_path = dir.join(file_name(base_offset, "index"));
-        let time_path = dir.join(file_name(base_offset, "timeindex"));
+        let index_path = dir.join(file_name(base_offset, "index") + behind);
+        let time_path = dir.join(file_name(base_offset, "timeindex") + behind);
         Ok(Segment {
             disk: disk.clone(),
             base_offset,
@@ -296,10 +314,15 @@ impl Segment {
     /// The first batch whose largest timestamp is at or above `timestamp`, from the time index on.
     pub fn batch_at_timestamp(&mut self, timestamp: i64) -> io::Result<Option<(u32, BatchHeader)>> {
         self.load_time_index()?;
-        let mut at = match self.time_index.floor(timestamp) {
+        let at = match self.time_index.floor(timestamp) {
             Some(offset) => self.position_of(offset)?,
             None => 0,
         };
+        self.batch_at_timestamp_from(at, timestamp)
+    }
+
+    /// As [`Segment::batch_at_timestamp`], from the batch at a position on.
+    pub fn batch_at_timestamp_from(&mut self, mut at: u32, timestamp: i64) -> io::Result<Option<(u32, BatchHeader)>> {
         while let Some(header) = self.header_at(at)? {
             if header.max_timestamp >= timestamp {
                 return Ok(Some((at, header)));
@@ -318,6 +341,14 @@ impl Segment {
             self.max_timestamp = self.time_index.last().copied();
         }
         self.max_timestamp
+    }
+
+    /// The time that rolling and `max.compaction.lag.ms` count from.
+    pub fn first_batch_timestamp(&mut self) -> io::Result<Option<i64>> {
+        if self.first_timestamp.is_none() && self.size > 0 {
+            self.first_timestamp = self.header_at(0)?.map(|header| header.max_timestamp);
+        }
+        Ok(self.first_timestamp)
     }
 
     /// Cuts the file at a batch boundary; `end_offset` is the offset of the first batch that goes.
@@ -349,7 +380,7 @@ impl Segment {
     /// Renames all files to `<name>.deleted`; they are removed later.
     pub fn mark_deleted(&mut self, dir: &Path) -> io::Result<Vec<PathBuf>> {
         let mut marked = Vec::new();
-        for suffix in ["log", "index", "timeindex", "txnindex"] {
+        for suffix in FILE_SUFFIXES {
             let path = dir.join(file_name(self.base_offset, suffix));
             if self.disk.exists(&path) {
                 let to = dir.join(format!("{}.deleted", file_name(self.base_offset, suffix)));

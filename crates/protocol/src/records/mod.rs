@@ -8,6 +8,7 @@ mod compression;
 mod control;
 mod header;
 mod record;
+mod retain;
 mod validate;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ pub use header::{
     set_log_append_time, set_partition_leader_epoch,
 };
 pub use record::{Headers, Record, RecordIter};
+pub use retain::{retain, retain_empty};
 pub use validate::{RecordFault, Rules, Validated, ValidationError, recompress, validate};
 
 use std::fmt;
@@ -83,6 +85,11 @@ impl<'a> Batch<'a> {
         let header = BatchHeader::parse(bytes)?;
         let bytes = bytes.get(..header.size()).ok_or(RecordError::Incomplete)?;
         Ok(Batch { header, bytes })
+    }
+
+    /// Bytes of the batch at the beginning of `bytes`, be it whole or cut off; `None` if not even its header is there.
+    pub fn size_at(bytes: &[u8]) -> Option<usize> {
+        BatchHeader::parse(bytes).ok().map(|header| header.size())
     }
 
     pub fn verify_crc(&self) -> Result<(), RecordError> {

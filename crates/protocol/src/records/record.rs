@@ -13,6 +13,8 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub headers: Headers<'a>,
+    /// Key, value and headers as they lie there.
+    pub(super) tail: &'a [u8],
 }
 
 /// The headers of a record, checked when the record was read. Keys may repeat.
@@ -54,6 +56,7 @@ fn sized<'a>(r: &mut Reader<'a>) -> Result<Option<&'a [u8]>, DecodeError> {
 }
 
 /// Yields exactly as many records as the header counts, or an error and then nothing.
+#[derive(Clone)]
 pub struct RecordIter<'a> {
     header: BatchHeader,
     reader: Reader<'a>,
@@ -72,6 +75,7 @@ impl<'a> RecordIter<'a> {
         r.i8()?;
         let timestamp_delta = r.varlong()?;
         let offset_delta = r.varint()?;
+        let tail = r.rest();
         let key = sized(&mut r)?;
         let value = sized(&mut r)?;
         let count = r.varint()?;
@@ -92,7 +96,7 @@ impl<'a> RecordIter<'a> {
             base => super::header::sequence_after(base, offset_delta.max(0)),
         };
         let offset = header.base_offset.wrapping_add(i64::from(offset_delta));
-        Ok(Record { offset, timestamp, sequence, offset_delta, key, value, headers })
+        Ok(Record { offset, timestamp, sequence, offset_delta, key, value, headers, tail })
     }
 }
 
