@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::stages::{Outcome, Stages, cargo};
-use crate::{clients, codegen, conversations, deny, dump_log, oracle, stories, tidy};
+use crate::{clients, codegen, compaction, conversations, deny, dump_log, oracle, stories, tidy};
 
 /// Simulated lives of a cluster; a few seconds each at most.
 const SIMULATOR_SEEDS: &str = "40";
@@ -30,6 +30,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     stages.run("oracle", oracle::stage);
     stages.run("conversations", conversations::stage);
     stages.run("dump-log", dump_log::stage);
+    stages.run("compaction", compaction::stage);
     stages.run("simulator", simulator);
     // Checkers that notice nothing would pass every seed.
     stages.run("planted faults", |root| {

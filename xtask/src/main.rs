@@ -5,6 +5,7 @@ mod ci;
 mod clients;
 mod cluster;
 mod codegen;
+mod compaction;
 mod conversations;
 mod deny;
 mod dump_log;
@@ -26,6 +27,8 @@ usage: cargo xtask <command>
   jars                    Apache Kafka's jars into target/kafka, for tests and comparisons
   oracle [--values N] [--seed S] [--only MESSAGE]
                           Kafka's own classes and our codec have to make the same of the same bytes
+  compaction [--rounds N] [--seed N]
+                          the same logs compacted by Kafka's cleaner and by ours
   conversations [NAME]... the same requests to Apache Kafka and to Zwirn, and the answers compared
   dump-log [DIR]          dump-log of Apache Kafka and of Zwirn on the recorded files, or those below DIR
   clients [--against zwirn|kafka] [--short] [NAME]...
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         ["codegen", "--check"] => codegen::run(&root, true),
         ["jars"] => jars::run(&root),
         ["oracle", ref rest @ ..] => oracle::run(&root, rest),
+        ["compaction", ref rest @ ..] => compaction::run(&root, rest),
         ["conversations", ref names @ ..] => conversations::run(&root, names),
         ["dump-log", ref rest @ ..] => dump_log::run(&root, rest),
         ["clients", ref rest @ ..] => clients::run(&root, rest),
