@@ -61,7 +61,7 @@ fn put(log: &mut Log, producer: Producer, compression: Compression, records: &[(
         let header: (&[u8], Option<&[u8]>) = (b"h", Some(b"x"));
         batch.append(BEGIN_MS + i as i64, Some(key.as_bytes()), value.map(str::as_bytes), &[header]);
     }
-    log.append_as_leader(&mut batch.build(), 0, AppendOrigin::Client, at(0)).expect("taken").first_offset
+    log.append_as_leader(&mut batch.build(), 0, AppendOrigin::Internal, at(0)).expect("taken").first_offset
 }
 
 const NOBODY: Producer = Producer { id: -1, sequence: -1, transactional: false };
