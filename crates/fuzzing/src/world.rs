@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use broker::{ConnId, Effect, FlushId, Frame, LinkId, Node};
+use broker::{CleanId, ConnId, Effect, FlushId, Frame, LinkId, Node};
 use metadata::config::NodeConfig;
 use protocol::api::ApiKey;
 use protocol::codec::Message;
@@ -16,7 +16,7 @@ use protocol::messages::{CreateTopicsRequest, FindCoordinatorRequest};
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use storage::mem::MemDisk;
-use storage::{Disk, MetaProperties};
+use storage::{CleanWork, Disk, MetaProperties};
 
 use crate::golden::CLUSTER_ID;
 
@@ -36,6 +36,7 @@ enum Event {
     Request(i32, ConnId, Vec<u8>),
     Answer(i32, LinkId, Vec<u8>),
     Flushed(i32, FlushId),
+    Cleaned(i32, CleanId, Box<CleanWork>),
 }
 
 type Tamper = Box<dyn FnMut(i32, &mut Vec<u8>)>;
@@ -165,8 +166,9 @@ impl World {
     pub fn connect(&mut self, id: i32, listener: usize) -> ConnId {
         let conn = ConnId(self.conn_next);
         self.conn_next += 1;
+        let now = self.now;
         if let Some(node) = self.node(id) {
-            node.accepted(conn, listener, IpAddr::from([127, 0, 0, 1]));
+            node.accepted(conn, listener, IpAddr::from([127, 0, 0, 1]), now);
         }
         conn
     }
@@ -248,6 +250,10 @@ impl World {
                 self.node(id).map(|n| n.link_frame(link, &mut frame, now))
             }
             Event::Flushed(id, flush) => self.node(id).map(|n| n.flushed(flush, Ok(()), now)),
+            Event::Cleaned(id, clean, mut work) => {
+                let result = work.run(&mut |_| {});
+                self.node(id).map(|n| n.cleaned(clean, work, result, now))
+            }
         };
     }
 
@@ -290,6 +296,7 @@ impl World {
                 work.run().expect("a disk in memory flushes");
                 self.queue.push_back(Event::Flushed(id, flush));
             }
+            Effect::Clean { id: clean, work, .. } => self.queue.push_back(Event::Cleaned(id, clean, work)),
             Effect::Stopped => self.members.get_mut(&id).expect("a member").node = None,
             Effect::Fatal { message } => self.fatal.push((id, message)),
         }
