@@ -57,6 +57,8 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::AssignReplicasToDirs, C),
     (ApiKey::ListConfigResources, B),
     (ApiKey::DescribeTopicPartitions, B),
+    (ApiKey::AddRaftVoter, BC),
+    (ApiKey::RemoveRaftVoter, BC),
     (ApiKey::UpdateRaftVoter, C),
 ];
 

@@ -17,7 +17,7 @@ use protocol::api::ApiKey;
 use protocol::records::Scratch;
 use protocol::time::Now;
 use protocol::wire::Uuid;
-use raft::{FetchToken, Quorum, RequestToken};
+use raft::{FetchToken, Quorum, RequestToken, VoterChangeToken};
 use replication::PartitionKey;
 use storage::{DiskRef, LogDir};
 
@@ -99,6 +99,8 @@ pub struct Node {
     pub(crate) quorum: Quorum,
     pub(crate) quorum_fetches: BTreeMap<FetchToken, ReplyTo>,
     pub(crate) quorum_fetch_next: u64,
+    /// Requests to change the voters, of which the quorum says the outcome.
+    pub(crate) voter_changes: BTreeMap<VoterChangeToken, ReplyTo>,
     pub(crate) quorum_requests: BTreeMap<RequestToken, raft::Endpoint>,
     pub(crate) replay: QuorumReplay,
     pub(crate) image: MetadataImage,

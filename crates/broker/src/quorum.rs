@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use protocol::api::ApiKey;
 use protocol::codec::Message;
 use protocol::messages::{
-    BeginQuorumEpochRequest, DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest,
-    MetadataRecord, UpdateRaftVoterRequest, VoteRequest,
+    AddRaftVoterRequest, BeginQuorumEpochRequest, DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest,
+    MetadataRecord, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
 };
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Reader};
-use raft::{CommittedRead, FetchToken, OffsetAndEpoch, Request, RequestContext, RequestToken, Response};
+use raft::{
+    CommittedRead, FetchToken, OffsetAndEpoch, Request, RequestContext, RequestToken, Response, VoterChangeToken,
+};
 
 use crate::links::{Failure, Peer, Purpose};
 use crate::node::{FlushOf, Node, Pending, Shutdown};
@@ -88,6 +90,15 @@ impl Node {
                     self.respond(reply, &response);
                 }
             }
+            raft::Effect::VoterChanged { token, error, message } => {
+                match self.voter_changes.remove(&token) {
+                    Some(reply) if reply.key == ApiKey::AddRaftVoter => {
+                        self.respond(reply, &raft::add_response(error, message));
+                    }
+                    Some(reply) => self.respond(reply, &raft::remove_response(error, message)),
+                    None => {}
+                };
+            }
             raft::Effect::Flush(work) => self.flush(FlushOf::Quorum, work),
             raft::Effect::Committed { .. } => self.replay_committed(now),
             raft::Effect::LeaderChanged { leader, epoch, is_me } => self.on_quorum_leader(leader, epoch, is_me, now),
@@ -121,6 +132,9 @@ impl Node {
             Request::Fetch(m) => send!(m),
             Request::FetchSnapshot(m) => send!(m),
             Request::UpdateRaftVoter(m) => send!(m),
+            Request::AddRaftVoter(m) => send!(m),
+            Request::RemoveRaftVoter(m) => send!(m),
+            Request::ApiVersions(m) => send!(m),
         }
     }
 
@@ -278,6 +292,16 @@ impl Node {
                 let response = self.quorum.on_update_raft_voter(ctx, &request, now);
                 self.respond(cx.reply, &response);
             }
+            ApiKey::AddRaftVoter => {
+                let request: AddRaftVoterRequest<'_> = cx.decode(body)?;
+                let token = self.voter_change(cx);
+                self.quorum.on_add_raft_voter(&request, token, now);
+            }
+            ApiKey::RemoveRaftVoter => {
+                let request: RemoveRaftVoterRequest<'_> = cx.decode(body)?;
+                let token = self.voter_change(cx);
+                self.quorum.on_remove_raft_voter(&request, token, now);
+            }
             _ => {
                 let request: DescribeQuorumRequest<'_> = cx.decode(body)?;
                 let response = self.quorum.on_describe_quorum(ctx, &request, now);
@@ -285,6 +309,13 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn voter_change(&mut self, cx: &Context) -> VoterChangeToken {
+        let token = VoterChangeToken(self.quorum_fetch_next);
+        self.quorum_fetch_next += 1;
+        self.voter_changes.insert(token, cx.reply);
+        token
     }
 
     /// Finalized features as ApiVersions shows them: those of the image and the quorum's own.

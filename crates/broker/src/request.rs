@@ -225,6 +225,8 @@ impl Node {
             | ApiKey::EndQuorumEpoch
             | ApiKey::FetchSnapshot
             | ApiKey::UpdateRaftVoter
+            | ApiKey::AddRaftVoter
+            | ApiKey::RemoveRaftVoter
             | ApiKey::DescribeQuorum => self.handle_quorum_request(cx, body, now),
             ApiKey::Envelope => self.handle_envelope(cx, body, now),
             _ => self.handle_controller_request(cx, body, now),

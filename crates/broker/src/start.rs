@@ -99,6 +99,7 @@ impl Node {
             quorum,
             quorum_fetches: BTreeMap::new(),
             quorum_fetch_next: 0,
+            voter_changes: BTreeMap::new(),
             quorum_requests: BTreeMap::new(),
             replay: QuorumReplay::new(bootstrap),
             image: MetadataImage::default(),
@@ -195,6 +196,7 @@ fn open_dirs(config: &NodeConfig, disk: &DiskRef) -> Result<(Vec<LogDir>, String
 fn quorum_config(config: &NodeConfig, dir: &LogDir, cluster_id: &str, mutations: raft::Mutations) -> QuorumConfig {
     let mut quorum = QuorumConfig::new(config.node_id, dir.id, cluster_id);
     quorum.can_be_voter = config.roles.controller;
+    quorum.auto_join = config.controller_quorum_auto_join_enable;
     quorum.static_voters = config
         .controller_quorum_voters
         .iter()
@@ -220,6 +222,8 @@ fn quorum_config(config: &NodeConfig, dir: &LogDir, cluster_id: &str, mutations:
     quorum.election_backoff_max_ms = config.controller_quorum_election_backoff_max_ms;
     quorum.request_timeout_ms = config.controller_quorum_request_timeout_ms;
     quorum.retry_backoff_ms = config.controller_quorum_retry_backoff_ms;
+    quorum.fetch_max_bytes = config.controller_quorum_fetch_max_bytes;
+    quorum.fetch_snapshot_max_bytes = config.controller_quorum_fetch_snapshot_max_bytes;
     quorum.retention_bytes = config.metadata_max_retention_bytes;
     quorum.retention_ms = config.metadata_max_retention_ms;
     quorum.mutations = mutations;

@@ -49,6 +49,8 @@ impl Quorum {
 
     fn on_failure(&mut self, from: i32, token: RequestToken, failure: Failure, now: Now) -> Handled {
         tracing::debug!(peer = from, ?failure, "request failed");
+        // If it was the question to a new voter, then that voter will not answer it.
+        self.on_new_voter_versions(from, None, now);
         if failure == Failure::UnsupportedVersion && matches!(self.role, Role::Prospective(_)) {
             // A voter older than PreVote: elections go as they did before KIP-996.
             self.become_candidate(now);
@@ -69,6 +71,12 @@ impl Quorum {
             Response::Fetch(response) => self.on_fetch_response(&response, now),
             Response::FetchSnapshot(response) => self.on_fetch_snapshot_response(&response, now),
             Response::UpdateRaftVoter(response) => self.on_update_voter_response(&response, now),
+            Response::AddRaftVoter(response) => self.on_join_response(response.error_code, now),
+            Response::RemoveRaftVoter(response) => self.on_join_response(response.error_code, now),
+            Response::ApiVersions(response) => {
+                self.on_new_voter_versions(from, Some(&response), now);
+                Handled::Ready
+            }
         }
     }
 
@@ -421,6 +429,13 @@ impl Quorum {
             self.on_fetch_success(now);
         }
         Handled::Ready
+    }
+
+    fn on_join_response(&mut self, error: i16, now: Now) -> Handled {
+        match self.on_joined(ErrorCode::from_i16(error), now) {
+            true => Handled::Ready,
+            false => Handled::BackOff,
+        }
     }
 
     /// The leader's endpoint out of a response's list, under our own name of the listener.

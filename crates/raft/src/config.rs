@@ -19,6 +19,8 @@ pub struct QuorumConfig {
     pub cluster_id: String,
     /// The node has the role controller: it may be, or become, a voter. A broker alone is an observer for ever.
     pub can_be_voter: bool,
+    /// `controller.quorum.auto.join.enable`: a controller that is no voter asks to become one (KIP-1186).
+    pub auto_join: bool,
     /// `controller.quorum.voters`; empty in a dynamic quorum.
     pub static_voters: BTreeMap<i32, Endpoint>,
     /// `controller.quorum.bootstrap.servers`; when empty, the static voters are asked instead.
@@ -62,6 +64,7 @@ impl QuorumConfig {
             directory_id,
             cluster_id: cluster_id.into(),
             can_be_voter: false,
+            auto_join: false,
             static_voters: BTreeMap::new(),
             bootstrap_servers: Vec::new(),
             listener_name: "CONTROLLER".to_owned(),

@@ -69,11 +69,14 @@ impl Quorum {
         if voter.endpoints.get(&self.cfg.listener_name).is_none() {
             return Err(ErrorCode::InvalidRequest);
         }
+        self.expire_change(now);
         let kraft_version = self.history.kraft_version();
         let voters_offset = self.history.voters_offset();
         let Role::Leader(leader) = &mut self.role else { return Err(ErrorCode::NotLeaderOrFollower) };
         // Until we have committed something ourselves, an earlier leader's change of voters may be uncommitted.
-        let Some(high_watermark) = leader.high_watermark else { return Err(ErrorCode::RequestTimedOut) };
+        let Some(high_watermark) = leader.high_watermark.filter(|_| leader.change.is_none()) else {
+            return Err(ErrorCode::RequestTimedOut);
+        };
         let is_dynamic = kraft_version >= 1;
         if is_dynamic && voters_offset.is_none_or(|offset| offset >= high_watermark) {
             return Err(ErrorCode::RequestTimedOut);

@@ -2,9 +2,10 @@
 
 use protocol::api::ApiKey;
 use protocol::codec::{Decode, Message};
+use protocol::error::ErrorCode;
 use protocol::messages::{
-    BeginQuorumEpochRequest, BeginQuorumEpochResponse, EndQuorumEpochRequest, EndQuorumEpochResponse, FetchRequest,
-    FetchResponse, FetchSnapshotRequest, FetchSnapshotResponse, UpdateRaftVoterRequest, UpdateRaftVoterResponse,
+    AddRaftVoterRequest, AddRaftVoterResponse, ApiVersionsRequest, ApiVersionsResponse, BeginQuorumEpochRequest, BeginQuorumEpochResponse, EndQuorumEpochRequest, EndQuorumEpochResponse, FetchRequest,
+    FetchResponse, FetchSnapshotRequest, FetchSnapshotResponse, RemoveRaftVoterRequest, RemoveRaftVoterResponse, UpdateRaftVoterRequest, UpdateRaftVoterResponse,
     VoteRequest, VoteResponse,
 };
 use protocol::wire::{DecodeError, Reader, Writer};
@@ -14,6 +15,10 @@ use crate::peers::{Peer, RequestToken};
 /// The owner's name for a fetch that waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FetchToken(pub u64);
+
+/// The owner's name for a request to change the voters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VoterChangeToken(pub u64);
 
 /// To be carried out in order.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub enum Effect {
     GiveUp { to: i32, token: RequestToken },
     /// The answer to a fetch that [`crate::Quorum::on_fetch`] kept waiting.
     FetchDone { token: FetchToken, response: FetchResponse<'static> },
+    /// What came of an AddRaftVoter or a RemoveRaftVoter.
+    VoterChanged { token: VoterChangeToken, error: ErrorCode, message: Option<String> },
     /// Run it, then call [`crate::Quorum::on_flushed`]. There is never a second one before that.
     Flush(storage::FlushWork),
     /// Everything below `upto` is committed; [`crate::Quorum::read_committed`] gives what is new.
@@ -47,6 +54,9 @@ pub enum Request {
     Fetch(FetchRequest<'static>),
     FetchSnapshot(FetchSnapshotRequest<'static>),
     UpdateRaftVoter(UpdateRaftVoterRequest<'static>),
+    AddRaftVoter(AddRaftVoterRequest<'static>),
+    RemoveRaftVoter(RemoveRaftVoterRequest<'static>),
+    ApiVersions(ApiVersionsRequest<'static>),
 }
 
 impl Request {
@@ -58,6 +68,9 @@ impl Request {
             Request::Fetch(_) => ApiKey::Fetch,
             Request::FetchSnapshot(_) => ApiKey::FetchSnapshot,
             Request::UpdateRaftVoter(_) => ApiKey::UpdateRaftVoter,
+            Request::AddRaftVoter(_) => ApiKey::AddRaftVoter,
+            Request::RemoveRaftVoter(_) => ApiKey::RemoveRaftVoter,
+            Request::ApiVersions(_) => ApiKey::ApiVersions,
         }
     }
 
@@ -76,6 +89,9 @@ impl Request {
             Request::Fetch(m) => m.encode(w, version),
             Request::FetchSnapshot(m) => m.encode(w, version),
             Request::UpdateRaftVoter(m) => m.encode(w, version),
+            Request::AddRaftVoter(m) => m.encode(w, version),
+            Request::RemoveRaftVoter(m) => m.encode(w, version),
+            Request::ApiVersions(m) => m.encode(w, version),
         }
     }
 }
@@ -91,6 +107,9 @@ pub enum Response<'a> {
     Fetch(FetchResponse<'a>),
     FetchSnapshot(FetchSnapshotResponse<'a>),
     UpdateRaftVoter(UpdateRaftVoterResponse<'a>),
+    AddRaftVoter(AddRaftVoterResponse<'a>),
+    RemoveRaftVoter(RemoveRaftVoterResponse<'a>),
+    ApiVersions(ApiVersionsResponse<'a>),
 }
 
 impl<'a> Response<'a> {
@@ -103,6 +122,9 @@ impl<'a> Response<'a> {
             ApiKey::Fetch => Response::Fetch(FetchResponse::decode(r, version)?),
             ApiKey::FetchSnapshot => Response::FetchSnapshot(FetchSnapshotResponse::decode(r, version)?),
             ApiKey::UpdateRaftVoter => Response::UpdateRaftVoter(UpdateRaftVoterResponse::decode(r, version)?),
+            ApiKey::AddRaftVoter => Response::AddRaftVoter(AddRaftVoterResponse::decode(r, version)?),
+            ApiKey::RemoveRaftVoter => Response::RemoveRaftVoter(RemoveRaftVoterResponse::decode(r, version)?),
+            ApiKey::ApiVersions => Response::ApiVersions(ApiVersionsResponse::decode(r, version)?),
             _ => return Err(DecodeError::Invalid("no request of the quorum has this api key")),
         })
     }

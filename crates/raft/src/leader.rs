@@ -6,6 +6,7 @@ use protocol::time::Now;
 
 use crate::config::{Mutations, QuorumConfig};
 use crate::types::{Endpoints, ReplicaKey};
+use crate::voter_changes::VoterChange;
 use crate::voters::{Voter, VoterSet};
 
 /// Observers that have not fetched for this long are no longer listed.
@@ -68,6 +69,8 @@ pub struct Leader {
     pub resign_requested: bool,
     /// With kraft.version 0: the voters as they describe themselves by UpdateRaftVoter, kept for an upgrade.
     pub volatile_voters: Option<VoterSet>,
+    /// The change of the voters that is under way; there is never a second one.
+    pub change: Option<VoterChange>,
     /// The state machine was told that we lead.
     pub is_announced: bool,
     mutations: Mutations,
@@ -78,6 +81,7 @@ impl Leader {
         let mut leader = Self {
             volatile_voters: (kraft_version == 0).then(|| voters.updated_ignoring_directory(own.clone())).flatten(),
             own,
+            change: None,
             epoch_start_offset: start,
             high_watermark: None,
             voters: BTreeMap::new(),
@@ -162,7 +166,7 @@ impl Leader {
         if key.id != self.own.key.id && self.is_voter(&key) {
             self.fetched_voters.insert(key.id);
         }
-        let others = self.majority() - usize::from(self.is_own_id_voter());
+        let others = self.majority().saturating_sub(usize::from(self.is_own_id_voter()));
         if self.fetched_voters.len() >= others {
             self.fetched_voters.clear();
             self.check_quorum_due_ms = now.mono_ms + check_quorum_timeout_ms(cfg);
@@ -175,7 +179,12 @@ impl Leader {
 
     /// No majority has fetched for one and a half fetch timeouts: another leader may exist by now.
     pub fn has_lost_quorum(&self, now: Now) -> bool {
-        self.voters.len() > 1 && now.mono_ms >= self.check_quorum_due_ms
+        !self.is_sole_voter() && now.mono_ms >= self.check_quorum_due_ms
+    }
+
+    /// There is nobody else to hear from. A leader that was removed has its successors to care for.
+    pub fn is_sole_voter(&self) -> bool {
+        self.voters.len() == 1 && self.is_own_id_voter()
     }
 
     fn maybe_advance(&mut self) -> bool {

@@ -26,10 +26,11 @@ mod state_machine;
 mod tests;
 mod transitions;
 mod types;
+mod voter_changes;
 mod voters;
 
 pub use config::{Mutations, QuorumConfig, metadata_log_config};
-pub use effect::{Effect, Failure, FetchToken, Request, RequestContext, Response};
+pub use effect::{Effect, Failure, FetchToken, Request, RequestContext, Response, VoterChangeToken};
 pub use election::ElectionState;
 pub use peers::{Peer, RequestToken};
 pub use quorum::Quorum;
@@ -40,4 +41,5 @@ pub use types::{
     Endpoint, Endpoints, KRaftVersions, LeaderAndEpoch, METADATA_PARTITION, METADATA_TOPIC, METADATA_TOPIC_ID,
     OffsetAndEpoch, ReplicaKey,
 };
+pub use voter_changes::{add_response, remove_response};
 pub use voters::{Voter, VoterSet};

@@ -129,8 +129,8 @@ impl Quorum {
             // other records at the same offsets in the same epoch would make two logs look equal.
             let unacknowledged = voters.ids().filter(|&id| id != own.id).collect();
             // The others find out by themselves that this epoch has no leader; a new epoch from here would only make
-            // them start over.
-            let due = self.election_due(now);
+            // them start over. Also one that has been removed from the voters meanwhile must come to an end of this.
+            let due = now.mono_ms + self.election_timeout();
             let resigned = Resigned { unacknowledged, preferred_successors: Vec::new(), election_due_ms: due };
             (election.epoch, Role::Resigned(resigned))
         } else if election.voted_for(&own) && voters.is_voter(&own) {
@@ -307,8 +307,11 @@ impl Quorum {
             Role::Prospective(r) => r.election_due_ms.min(r.ask_again_due_ms.unwrap_or(i64::MAX)),
             Role::Candidate(r) => r.election_due_ms,
             Role::Follower(r) => self.follower_deadline(r),
-            Role::Leader(r) if r.voters.len() > 1 => r.begin_epoch_due_ms.min(r.check_quorum_due_ms),
-            Role::Leader(_) => i64::MAX,
+            Role::Leader(r) => {
+                let others = r.begin_epoch_due_ms.min(r.check_quorum_due_ms);
+                let change = r.change.as_ref().map_or(i64::MAX, |change| change.due_ms);
+                change.min(if r.is_sole_voter() { i64::MAX } else { others })
+            }
             Role::Resigned(r) => r.election_due_ms,
         };
         // A node that shuts down keeps its role until somebody else leads, whatever the role's own timer says.
@@ -323,7 +326,8 @@ impl Quorum {
 
     fn follower_deadline(&self, follower: &Follower) -> i64 {
         if !self.is_voter() {
-            return i64::MAX;
+            let joins = self.wants_to_join() && self.peers.is_ready(follower.leader);
+            return if joins { follower.update_voter_due_ms } else { i64::MAX };
         }
         let stand = match follower.evidence {
             Evidence::Refused { stand_due_ms } => stand_due_ms,
@@ -422,6 +426,7 @@ impl Quorum {
 
     pub(crate) fn on_leader_high_watermark(&mut self) {
         self.wake_fetches = true;
+        self.maybe_finish_change();
     }
 
     // Outputs.

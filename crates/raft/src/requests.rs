@@ -1,11 +1,11 @@
 //! Our requests, field by field as Kafka fills them (`RaftUtil`).
 
 use protocol::messages::{
-    BeginQuorumEpochRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest, UpdateRaftVoterRequest,
-    VoteRequest,
+    AddRaftVoterRequest, ApiVersionsRequest, BeginQuorumEpochRequest, EndQuorumEpochRequest, FetchRequest,
+    FetchSnapshotRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
 };
 use protocol::messages::{
-    begin_quorum_epoch_request, end_quorum_epoch_request, fetch_request, fetch_snapshot_request,
+    add_raft_voter_request, begin_quorum_epoch_request, end_quorum_epoch_request, fetch_request, fetch_snapshot_request,
     update_raft_voter_request, vote_request,
 };
 use protocol::wire::Str;
@@ -165,6 +165,42 @@ pub fn update_voter(q: &Quorum) -> UpdateRaftVoterRequest<'static> {
             max_supported_version: q.cfg.kraft_versions.max,
             ..Default::default()
         },
+        ..Default::default()
+    }
+}
+
+/// A new voter is taken to be one as soon as its record is written: it votes on the record itself.
+pub fn add_voter(q: &Quorum) -> AddRaftVoterRequest<'static> {
+    let listener = |(name, endpoint): (&str, &crate::Endpoint)| add_raft_voter_request::Listener {
+        name: name.to_owned().into(),
+        host: endpoint.host.clone().into(),
+        port: endpoint.port,
+        ..Default::default()
+    };
+    AddRaftVoterRequest {
+        cluster_id: cluster_id(q),
+        timeout_ms: i32::try_from(q.cfg.request_timeout_ms).unwrap_or(i32::MAX),
+        voter_id: q.cfg.node_id,
+        voter_directory_id: q.cfg.directory_id,
+        listeners: q.cfg.listeners.iter().map(listener).collect(),
+        ack_when_committed: false,
+        ..Default::default()
+    }
+}
+
+pub fn remove_voter(q: &Quorum, voter: ReplicaKey) -> RemoveRaftVoterRequest<'static> {
+    RemoveRaftVoterRequest {
+        cluster_id: cluster_id(q),
+        voter_id: voter.id,
+        voter_directory_id: voter.directory_or_zero(),
+        ..Default::default()
+    }
+}
+
+pub fn api_versions() -> ApiVersionsRequest<'static> {
+    ApiVersionsRequest {
+        client_software_name: "zwirn".into(),
+        client_software_version: env!("CARGO_PKG_VERSION").into(),
         ..Default::default()
     }
 }

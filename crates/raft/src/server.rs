@@ -67,7 +67,7 @@ impl Quorum {
             pre_vote: partition.pre_vote,
             log_is_up_to_date: end >= self.log.end() || self.cfg.mutations.vote_ignores_log,
         };
-        let granted = self.can_grant(&ballot);
+        let granted = self.can_grant(&ballot, now);
         if granted && ballot.pre_vote {
             self.hold_back(now);
         } else if granted {
@@ -77,11 +77,16 @@ impl Quorum {
         self.vote_response(ctx, ErrorCode::None, granted)
     }
 
-    fn can_grant(&self, ballot: &Ballot) -> bool {
+    fn can_grant(&self, ballot: &Ballot, now: Now) -> bool {
         match &self.role {
             Role::Unattached(r) => can_grant_unattached(r.leader, r.voted, ballot),
             Role::Prospective(r) => can_grant_unattached(r.leader, r.voted, ballot),
-            Role::Follower(r) => ballot.pre_vote && !r.has_fetched && ballot.log_is_up_to_date,
+            // DIFFERS: Kafka's observer keeps to a leader that is long gone, and if it is a voter without knowing it yet,
+            // its PreVote may be the one that is missing.
+            Role::Follower(r) => {
+                let hears_leader = r.has_fetched && now.mono_ms < r.fetch_due_ms;
+                ballot.pre_vote && !hears_leader && ballot.log_is_up_to_date
+            }
             Role::Candidate(_) | Role::Resigned(_) => ballot.pre_vote && ballot.log_is_up_to_date,
             Role::Leader(_) => false,
         }

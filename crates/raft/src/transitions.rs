@@ -1,6 +1,7 @@
 //! How roles change, and what each role does when its time comes (`QuorumState` and the `poll…` methods of
 //! `KafkaRaftClient`).
 
+use protocol::error::ErrorCode;
 use protocol::time::Now;
 
 use crate::control;
@@ -144,6 +145,8 @@ impl Quorum {
                 return true;
             }
             self.maybe_update_voter(now);
+        } else if self.wants_to_join() {
+            self.maybe_join(now);
         }
         self.fetch_as_follower(now);
         false
@@ -209,6 +212,7 @@ impl Quorum {
     }
 
     fn step_leader(&mut self, now: Now) -> bool {
+        self.expire_change(now);
         let period_ms = self.cfg.fetch_timeout_ms / 2;
         let end = self.log.end().offset;
         let shutting_down = self.is_shutting_down();
@@ -250,6 +254,7 @@ impl Quorum {
     /// as leader are answered in the same turn.
     pub(crate) fn set_role(&mut self, epoch: i32, role: Role) {
         assert!(epoch >= self.epoch, "from epoch {} back to {epoch}", self.epoch);
+        self.end_change((ErrorCode::NotLeaderOrFollower, None));
         let from = self.role.name();
         let old_high_watermark = self.high_watermark();
         let old = std::mem::replace(&mut self.role, role);
@@ -404,7 +409,11 @@ impl Quorum {
         let own = self.cfg.node_id;
         let is_voter = self.is_voter();
         let Role::Follower(follower) = &mut self.role else { return };
-        if follower.leader != id || !is_voter || !self.cfg.elect_on_refused {
+        if follower.leader != id || !self.cfg.elect_on_refused {
+            return;
+        }
+        if !is_voter {
+            follower.has_fetched &= !refused;
             return;
         }
         match (follower.evidence, refused) {

@@ -103,6 +103,19 @@ impl VoterSet {
         self.0.contains_key(&voter.key.id).then(|| self.replaced(voter))
     }
 
+    /// The set with a voter more.
+    pub fn with(&self, voter: Voter) -> VoterSet {
+        assert!(!self.0.contains_key(&voter.key.id), "{} is a voter already", voter.key);
+        self.replaced(voter)
+    }
+
+    /// The set with a voter less; `None` if the replica is no voter.
+    pub fn without(&self, key: &ReplicaKey) -> Option<VoterSet> {
+        let mut voters = self.0.clone();
+        let known = voters.remove(&key.id)?;
+        (known.key == *key).then_some(VoterSet(voters))
+    }
+
     fn replaced(&self, voter: Voter) -> VoterSet {
         let mut voters = self.0.clone();
         voters.insert(voter.key.id, voter);

@@ -23,6 +23,7 @@ mod log_dirs;
 mod producer_perf;
 pub mod props;
 mod quorum;
+mod quorum_voters;
 pub mod random;
 pub mod storage;
 mod stored_records;

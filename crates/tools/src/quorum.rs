@@ -1,32 +1,53 @@
-//! `kafka-metadata-quorum describe`: who votes on the cluster's metadata, who leads, how far each has come.
+//! `kafka-metadata-quorum`: who votes on the cluster's metadata, who leads, how far each has come.
 
-use crate::argparse::{Command, Parsed, Program, flag, value};
+use crate::argparse::{Command, Parsed, Program, flag, required, value};
 use crate::client::{Client, Quorum, QuorumMember, Settings};
 use crate::props::Props;
+use crate::quorum_voters;
 use crate::terminal::{Terminal, wall_ms};
 
 const PROGRAM: Program = Program {
     name: "metadata-quorum",
-    about: "Shows the quorum of controllers: leader, voters, observers, and how far each has come.",
+    about: "Shows the quorum of controllers, leader, voters, observers and how far each has come, and changes its voters.",
     examples: &[
         "zwirn metadata-quorum --bootstrap-server localhost:9092 describe --status",
         "zwirn metadata-quorum --bootstrap-controller localhost:9093 describe --replication --human-readable",
+        "zwirn metadata-quorum --bootstrap-server localhost:9092 --command-config server-4.properties add-controller",
+        "zwirn metadata-quorum --bootstrap-server localhost:9092 remove-controller -i 4 -d M0_d6kXpTzqjJ1XHWxU1jA",
     ],
     options: &[
         value("bootstrap-server", "", "Brokers to start from."),
         value("bootstrap-controller", "", "Controllers to start from, instead of brokers."),
-        value("command-config", "", "Properties file for the client."),
+        value("command-config", "", "Properties file for the client; for add-controller that of the new controller."),
     ],
-    commands: &[Command {
-        name: "describe",
-        about: "Show the quorum's status, or the progress of each of its members.",
-        options: &[
-            flag("status", "", "Leader, epoch, high watermark, lag, members."),
-            flag("replication", "", "A table with each member's log end and lag."),
-            flag("human-readable", "", "With --replication: how long ago, rather than milliseconds since 1970."),
-        ],
-        exclusive: &[],
-    }],
+    commands: &[
+        Command {
+            name: "describe",
+            about: "Show the quorum's status, or the progress of each of its members.",
+            options: &[
+                flag("status", "", "Leader, epoch, high watermark, lag, members."),
+                flag("replication", "", "A table with each member's log end and lag."),
+                flag("human-readable", "", "With --replication: how long ago, rather than milliseconds since 1970."),
+            ],
+            exclusive: &[],
+        },
+        Command {
+            name: "add-controller",
+            about: "Make a controller that runs and follows the quorum one of its voters.",
+            options: &[flag("dry-run", "", "Only show what would be done.")],
+            exclusive: &[],
+        },
+        Command {
+            name: "remove-controller",
+            about: "Take a controller out of the voters; it may be gone for good.",
+            options: &[
+                required("controller-id", "-i", "The controller's node.id."),
+                required("controller-directory-id", "-d", "Its directory id, as describe --replication shows it."),
+                flag("dry-run", "", "Only show what would be done."),
+            ],
+            exclusive: &[],
+        },
+    ],
 };
 
 pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
@@ -48,6 +69,11 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
 }
 
 fn run(parsed: &Parsed, terminal: &mut Terminal<'_>) -> Result<(), String> {
+    match parsed.command {
+        "add-controller" => return quorum_voters::add(&mut connect(parsed)?, parsed, terminal),
+        "remove-controller" => return quorum_voters::remove(&mut connect(parsed)?, parsed, terminal),
+        _ => {}
+    }
     match (parsed.has("status"), parsed.has("replication")) {
         (true, true) => {
             return Err(

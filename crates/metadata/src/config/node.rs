@@ -289,10 +289,6 @@ fn refuse_unsupported(values: &BTreeMap<&str, &str>, problems: &mut Problems<'_>
     if is_true("remote.log.storage.system.enable") {
         problems.error("remote.log.storage.system.enable", "tiered storage is not offered; set it to false");
     }
-    if is_true("controller.quorum.auto.join.enable") {
-        let what = "joining the quorum by itself is not offered; name the voters in controller.quorum.voters";
-        problems.error("controller.quorum.auto.join.enable", what);
-    }
 }
 
 fn warn_unknown(values: &BTreeMap<&str, &str>, problems: &mut Problems<'_>) {
@@ -432,6 +428,10 @@ fn check_together(config: &NodeConfig, problems: &mut Problems<'_>) {
     if !roles.controller && is_voter {
         let what = format!("this node is only a broker, so its node.id {node_id} must not be among the voters");
         problems.error("controller.quorum.voters", &what);
+    }
+    if config.controller_quorum_auto_join_enable && !roles.controller {
+        let what = "only a controller can join the quorum; set it to false, or add controller to process.roles";
+        problems.error("controller.quorum.auto.join.enable", what);
     }
     for (key, value, least) in [
         ("log.roll.ms", config.log_roll_ms, 1),

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use protocol::api::ApiKey;
 use protocol::codec::{Message, decode_all, encode_all};
+use protocol::error::ErrorCode;
+use protocol::messages::api_versions_response::SupportedFeatureKey;
 use protocol::messages::{
-    BeginQuorumEpochRequest, DescribeQuorumRequest, DescribeQuorumResponse, EndQuorumEpochRequest, FetchRequest,
-    FetchSnapshotRequest, UpdateRaftVoterRequest, VoteRequest,
+    AddRaftVoterRequest, ApiVersionsResponse, BeginQuorumEpochRequest, DescribeQuorumRequest, DescribeQuorumResponse, EndQuorumEpochRequest, FetchRequest,
+    FetchSnapshotRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
 };
 use protocol::time::Now;
 use protocol::wire::{Reader, Uuid, Writer};
@@ -19,7 +21,8 @@ use storage::{Disk, Evidence, FlushWork, LogConfig};
 use super::disk::MemDisk;
 use crate::effect::{Failure, FetchToken, RequestContext, Response};
 use crate::state_machine::CommittedRead;
-use crate::{Effect, Endpoint, Endpoints, OffsetAndEpoch, Quorum, QuorumConfig, RequestToken};
+use crate::types::ReplicaKey;
+use crate::{Effect, Endpoint, Endpoints, OffsetAndEpoch, Quorum, QuorumConfig, RequestToken, VoterChangeToken};
 
 pub const LISTENER: &str = "CONTROLLER";
 const DIR: &str = "/data/__cluster_metadata-0";
@@ -87,6 +90,7 @@ pub struct Node {
     links: BTreeMap<i32, i32>,
     in_flight: BTreeMap<RequestToken, (i32, ApiKey)>,
     parked: BTreeMap<FetchToken, Reply>,
+    changing: BTreeMap<VoterChangeToken, Reply>,
     fetch_token_next: u64,
 }
 
@@ -169,6 +173,8 @@ pub struct Cluster {
     queue: BinaryHeap<Queued>,
     seq: u64,
     value_next: u64,
+    /// What came of an operator's changes of the voters.
+    changes: BTreeMap<VoterChangeToken, ErrorCode>,
     pub trace: Vec<String>,
 }
 
@@ -189,6 +195,7 @@ impl Cluster {
             queue: BinaryHeap::new(),
             seq: 0,
             value_next: 1,
+            changes: BTreeMap::new(),
             trace: Vec::new(),
         }
     }
@@ -218,6 +225,7 @@ impl Cluster {
             links: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             parked: BTreeMap::new(),
+            changing: BTreeMap::new(),
             fetch_token_next: 0,
         };
         self.nodes.insert(node.cfg.node_id, node);
@@ -262,6 +270,7 @@ impl Cluster {
         }
         node.in_flight.clear();
         node.parked.clear();
+        node.changing.clear();
         node.links.clear();
         if power {
             let mut rng = self.rng.fork();
@@ -450,6 +459,30 @@ impl Cluster {
                     }
                 }
             }
+            ApiKey::AddRaftVoter | ApiKey::RemoveRaftVoter => {
+                node.fetch_token_next += 1;
+                let token = VoterChangeToken(node.fetch_token_next);
+                node.changing.insert(token, reply);
+                if reply.key == ApiKey::AddRaftVoter {
+                    let request = decode_all::<AddRaftVoterRequest<'_>>(bytes, v).expect("ours");
+                    quorum.on_add_raft_voter(&request, token, now);
+                } else {
+                    let request = decode_all::<RemoveRaftVoterRequest<'_>>(bytes, v).expect("ours");
+                    quorum.on_remove_raft_voter(&request, token, now);
+                }
+                self.settle(to);
+                return;
+            }
+            ApiKey::ApiVersions => {
+                let range = quorum.config().kraft_versions;
+                let feature = SupportedFeatureKey {
+                    name: "kraft.version".into(),
+                    min_version: range.min,
+                    max_version: range.max,
+                    ..Default::default()
+                };
+                encode(&ApiVersionsResponse { supported_features: vec![feature], ..Default::default() }, v)
+            }
             other => panic!("the quorum sent {other:?}"),
         };
         // Effects before the answer, as a node would do it.
@@ -523,6 +556,19 @@ impl Cluster {
                     self.answer(id, reply, Ok(bytes));
                 }
             }
+            Effect::VoterChanged { token, error, message } => match node.changing.remove(&token) {
+                Some(reply) if reply.key == ApiKey::AddRaftVoter => {
+                    let bytes = encode(&crate::add_response(error, message), reply.version);
+                    self.answer(id, reply, Ok(bytes));
+                }
+                Some(reply) => {
+                    let bytes = encode(&crate::remove_response(error, message), reply.version);
+                    self.answer(id, reply, Ok(bytes));
+                }
+                None => {
+                    self.changes.insert(token, error);
+                }
+            },
             Effect::Flush(work) => {
                 let incarnation = node.incarnation;
                 let delay = self.rng.i64(self.net.flush_ms.0..=self.net.flush_ms.1);
@@ -689,6 +735,48 @@ impl Cluster {
         let frozen = writer.finish(now).expect("memory");
         quorum.end_snapshot(frozen);
         Some(at)
+    }
+
+    /// An operator asks a node to take a replica into the voters; the outcome, within a few seconds.
+    pub fn add_voter(&mut self, at: i32, new: i32) -> Option<ErrorCode> {
+        let cfg = &self.nodes[&new].cfg;
+        let request = AddRaftVoterRequest {
+            cluster_id: None,
+            voter_id: new,
+            voter_directory_id: cfg.directory_id,
+            listeners: vec![protocol::messages::add_raft_voter_request::Listener {
+                name: LISTENER.into(),
+                host: endpoint(new).host.into(),
+                port: endpoint(new).port,
+                ..Default::default()
+            }],
+            ack_when_committed: true,
+            ..Default::default()
+        };
+        self.change_voters(at, |quorum, token, now| quorum.on_add_raft_voter(&request, token, now))
+    }
+
+    pub fn remove_voter(&mut self, at: i32, old: ReplicaKey) -> Option<ErrorCode> {
+        let request = RemoveRaftVoterRequest {
+            cluster_id: None,
+            voter_id: old.id,
+            voter_directory_id: old.directory_or_zero(),
+            ..Default::default()
+        };
+        self.change_voters(at, |quorum, token, now| quorum.on_remove_raft_voter(&request, token, now))
+    }
+
+    fn change_voters(
+        &mut self,
+        at: i32,
+        change: impl FnOnce(&mut Quorum, VoterChangeToken, protocol::time::Now),
+    ) -> Option<ErrorCode> {
+        self.value_next += 1;
+        let token = VoterChangeToken(u64::MAX - self.value_next);
+        let now = self.now;
+        self.with(at, |quorum| change(quorum, token, now));
+        self.run_until(5_000, |c| c.changes.contains_key(&token));
+        self.changes.remove(&token)
     }
 
     pub fn describe(&mut self, id: i32, version: i16) -> DescribeQuorumResponse<'static> {

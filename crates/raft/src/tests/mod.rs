@@ -4,6 +4,7 @@ mod cluster;
 mod disk;
 mod faults;
 mod scenarios;
+mod voter_changes;
 
 /// Small segments, so that logs roll and lose their beginning within a test.
 pub fn log_config() -> storage::LogConfig {

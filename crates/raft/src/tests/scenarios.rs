@@ -10,7 +10,7 @@ use crate::voters::{Voter, VoterSet};
 use crate::{AppendError, OffsetAndEpoch, requests, state_file};
 
 /// A dynamic quorum as `kafka-storage format --initial-controllers` leaves it.
-fn format_dynamic(cluster: &mut Cluster, voters: &[i32]) {
+pub(super) fn format_dynamic(cluster: &mut Cluster, voters: &[i32]) {
     let set = VoterSet::new(voters.iter().map(|&id| Voter {
         key: ReplicaKey::new(id, directory_id(id)),
         endpoints: Endpoints::one(LISTENER, endpoint(id)),

@@ -15,6 +15,7 @@ mod metadata;
 pub mod producer;
 pub mod quotas;
 mod range;
+mod voters;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ pub use admin_more::{
 pub use connection::{ANSWER_BYTES_MAX, Address, Answer, Connection, Versions, read_frame};
 pub use error::{ClientError, exception_class};
 pub use metadata::{Broker, Metadata, Partition, Topic, Topics};
+pub use voters::{NewVoter, VoterListener};
 
 use crate::props::Props;
 use crate::terminal::timestamp;
