@@ -15,6 +15,7 @@ mod kafka_tools;
 mod process;
 mod shapes;
 mod swap;
+mod voters;
 pub(crate) mod wire;
 
 use std::path::{Path, PathBuf};
@@ -51,6 +52,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story roles-apart", false, shapes::roles_apart),
     ("story dynamic-quorum", false, shapes::dynamic_quorum),
     ("story disk-replaced", false, shapes::disk_replaced),
+    ("story voters", false, voters::story),
     ("story segments", false, shapes::segments),
     ("story refused-at-start", false, shapes::refused_at_start),
     ("story bad-input", false, bad_input::story),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use protocol::api::ApiKey;
 use protocol::codec::Message;
 use protocol::messages::{
-    AddRaftVoterRequest, BeginQuorumEpochRequest, DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest,
-    MetadataRecord, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
+    AddRaftVoterRequest, BeginQuorumEpochRequest, DescribeQuorumRequest, EndQuorumEpochRequest, FetchRequest,
+    FetchSnapshotRequest, MetadataRecord, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
 };
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Reader};

@@ -5,8 +5,8 @@ use protocol::messages::{
     FetchSnapshotRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
 };
 use protocol::messages::{
-    add_raft_voter_request, begin_quorum_epoch_request, end_quorum_epoch_request, fetch_request, fetch_snapshot_request,
-    update_raft_voter_request, vote_request,
+    add_raft_voter_request, begin_quorum_epoch_request, end_quorum_epoch_request, fetch_request,
+    fetch_snapshot_request, update_raft_voter_request, vote_request,
 };
 use protocol::wire::Str;
 

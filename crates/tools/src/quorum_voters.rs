@@ -13,9 +13,9 @@ use crate::terminal::Terminal;
 
 /// The new controller's own properties file says who it is and where it listens, its directory which one it has.
 pub fn add(client: &mut Client, parsed: &Parsed, terminal: &mut Terminal<'_>) -> Result<(), String> {
-    let path = parsed.get("command-config").ok_or(
-        "You must supply the configuration file of the controller you are adding when using add-controller.",
-    )?;
+    let path = parsed
+        .get("command-config")
+        .ok_or("You must supply the configuration file of the controller you are adding when using add-controller.")?;
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
     let config = crate::storage::parse(&text, path)?;
     if !config.roles.controller {

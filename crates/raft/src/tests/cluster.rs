@@ -11,8 +11,9 @@ use protocol::codec::{Message, decode_all, encode_all};
 use protocol::error::ErrorCode;
 use protocol::messages::api_versions_response::SupportedFeatureKey;
 use protocol::messages::{
-    AddRaftVoterRequest, ApiVersionsResponse, BeginQuorumEpochRequest, DescribeQuorumRequest, DescribeQuorumResponse, EndQuorumEpochRequest, FetchRequest,
-    FetchSnapshotRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest, VoteRequest,
+    AddRaftVoterRequest, ApiVersionsResponse, BeginQuorumEpochRequest, DescribeQuorumRequest, DescribeQuorumResponse,
+    EndQuorumEpochRequest, FetchRequest, FetchSnapshotRequest, RemoveRaftVoterRequest, UpdateRaftVoterRequest,
+    VoteRequest,
 };
 use protocol::time::Now;
 use protocol::wire::{Reader, Uuid, Writer};
