@@ -78,6 +78,14 @@ impl Node {
         self.groups.runtime.call(partition, Waiting { reply, delete: None }).map_err(|(_, code)| code)
     }
 
+    /// As [`Node::group_call`], for members: they are in no group without a name, though offsets may be.
+    pub(crate) fn member_call(&mut self, group: &str, reply: ReplyTo) -> Result<(&mut GroupShard, Token), ErrorCode> {
+        if group.is_empty() {
+            return Err(ErrorCode::InvalidGroupId);
+        }
+        self.group_call(group, reply)
+    }
+
     pub(crate) fn delete_groups(&mut self, reply: ReplyTo, names: Vec<String>) {
         let id = self.groups.delete_next;
         self.groups.delete_next += 1;
@@ -86,7 +94,6 @@ impl Node {
         for (index, name) in names.into_iter().enumerate() {
             let waiting = Waiting { reply, delete: Some((id, index)) };
             let code = match self.group_partition(&name) {
-                _ if name.is_empty() => ErrorCode::InvalidGroupId,
                 Err(code) => code,
                 Ok(partition) => match self.groups.runtime.call(partition, waiting) {
                     Ok((shard, token)) => {

@@ -83,6 +83,8 @@ impl Offsets {
 pub struct OffsetTopic {
     pub name: String,
     pub id: Uuid,
+    /// How many partitions the topic has.
+    pub partitions: i32,
     /// Why none of the topic's offsets can be committed.
     pub error: Option<ErrorCode>,
 }
@@ -105,7 +107,10 @@ impl GroupShard {
             let mut partitions = Vec::with_capacity(asked.partitions.len());
             for p in &asked.partitions {
                 let metadata = p.committed_metadata.as_deref().unwrap_or_default();
-                let code = match refused.or(topic.error) {
+                let code = match topic.error.or(refused) {
+                    _ if topic.error.is_none() && !(0..topic.partitions).contains(&p.partition_index) => {
+                        ErrorCode::UnknownTopicOrPartition
+                    }
                     Some(code) => code,
                     None if metadata.len() > self.config.metadata_bytes_max => ErrorCode::OffsetMetadataTooLarge,
                     None => ErrorCode::None,
@@ -121,6 +126,9 @@ impl GroupShard {
                     error_code: code.into(),
                     ..Default::default()
                 });
+            }
+            if partitions.is_empty() {
+                continue;
             }
             let name = asked.name.clone().into_owned();
             answer.topics.push(OffsetCommitResponseTopic {
@@ -146,9 +154,6 @@ impl GroupShard {
     /// Who may commit: members of the generation, and anybody for a group without members.
     fn check_commit(&self, request: &OffsetCommitRequest<'_>) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
-        if request.group_id.is_empty() {
-            return Err(ErrorCode::InvalidGroupId);
-        }
         let Some(group) = self.groups.get(request.group_id.as_ref()) else {
             // A group that exists by its offsets only has no generations.
             return if generation < 0 { Ok(()) } else { Err(ErrorCode::IllegalGeneration) };

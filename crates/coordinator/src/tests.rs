@@ -143,7 +143,7 @@ impl Bench {
             ..Default::default()
         };
         self.token += 1;
-        let topics = [OffsetTopic { name: "t".to_owned(), id: Uuid::ZERO, error: None }];
+        let topics = [OffsetTopic { name: "t".to_owned(), id: Uuid::ZERO, partitions: 9, error: None }];
         self.shard.commit_offsets(&request, &topics, Token(self.token), self.now);
         self.settle();
         match self.answer(Token(self.token)) {

@@ -104,7 +104,9 @@ fn flatten(at: &str, plain: &str, value: &Value, rules: &Rules, seen: &mut Seen,
             format!("id {}", u128::from_be_bytes(*id))
         }
         Value::Uuid(id) => format!("id #{}", seen.number("id", format!("{id:?}"))),
-        Value::Word(word) if rules.is_numbered(plain) => format!("#{}", seen.number(plain, word.clone())),
+        Value::Word(id) | Value::Text(id) if !id.is_empty() && rules.numbered(plain).is_some() => {
+            format!("#{}", seen.number(rules.numbered(plain).unwrap_or_default(), id.clone()))
+        }
         Value::Word(word) if is_now(word) => "(now)".to_owned(),
         Value::Word(word) => word.clone(),
         Value::Text(text) => format!("{text:?}"),

@@ -29,16 +29,15 @@ pub struct Names {
 }
 
 impl Names {
-    fn resolve(&self, word: &str) -> Result<String, String> {
-        let mut out = String::new();
-        let mut rest = word;
-        while let Some((head, tail)) = rest.split_once('$') {
+    /// The last of several comes first, so that `$m$v` is `$m7` where `$v` is 7.
+    pub fn resolve(&self, word: &str) -> Result<String, String> {
+        let mut word = word.to_owned();
+        while let Some((head, tail)) = word.rsplit_once('$') {
             let end = tail.find(|c: char| !c.is_alphanumeric()).unwrap_or(tail.len());
             let value = self.variables.get(&tail[..end]).ok_or_else(|| format!("${} is not set", &tail[..end]))?;
-            out = out + head + value;
-            rest = &tail[end..];
+            word = format!("{head}{value}{}", &tail[end..]);
         }
-        Ok(out + rest)
+        Ok(word)
     }
 }
 

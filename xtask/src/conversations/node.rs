@@ -32,7 +32,8 @@ impl Node {
              listeners=PLAINTEXT://127.0.0.1:{broker_port},CONTROLLER://127.0.0.1:{controller_port}\n\
              controller.listener.names=CONTROLLER\ncontroller.quorum.voters=1@127.0.0.1:{controller_port}\n\
              log.dirs={}\noffsets.topic.replication.factor=1\ntransaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n",
+             transaction.state.log.min.isr=1\noffsets.topic.num.partitions=5\ntransaction.state.log.num.partitions=5\n\
+             group.initial.rebalance.delay.ms=100\ngroup.min.session.timeout.ms=1000\n",
             dir.join("data").display(),
         );
         fs::write(&config, text).map_err(failed)?;

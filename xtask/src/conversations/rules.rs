@@ -3,7 +3,8 @@
 #[derive(Default)]
 pub struct Rules {
     ignored: Vec<String>,
-    numbered: Vec<String>,
+    /// With the kind of the ids.
+    numbered: Vec<(String, String)>,
     worded: Vec<String>,
     told: Vec<String>,
     /// A list and the field by which it is sorted.
@@ -16,7 +17,8 @@ impl Rules {
         for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["ignore", path] => rules.ignored.push(path.to_owned()),
-                ["number", path] => rules.numbered.push(path.to_owned()),
+                ["number", path] => rules.numbered.push((path.to_owned(), path.to_owned())),
+                ["number", path, "as", kind] => rules.numbered.push((path.to_owned(), kind.to_owned())),
                 ["words", path] => rules.worded.push(path.to_owned()),
                 ["told", path] => rules.told.push(path.to_owned()),
                 ["sort", list, "by", field] => rules.sorted.push((list.to_owned(), field.to_owned())),
@@ -31,9 +33,9 @@ impl Rules {
         self.ignored.iter().any(|rule| matches(rule, path))
     }
 
-    /// Ids that a cluster makes up: they are the first, second, … of their kind.
-    pub fn is_numbered(&self, path: &str) -> bool {
-        self.numbered.iter().any(|rule| matches(rule, path))
+    /// The kind of an id that a cluster makes up: such ids are the first, second, … of their kind.
+    pub fn numbered(&self, path: &str) -> Option<&str> {
+        self.numbered.iter().find(|(rule, _)| matches(rule, path)).map(|(_, kind)| kind.as_str())
     }
 
     /// Texts for people: each has its own words.

@@ -9,11 +9,15 @@
 //!   differs Topics.ErrorCode why it does
 //!   lacks Topics.Configs why Kafka says more
 //! await a-2 a-3        the topics are in the metadata, with a leader
+//! as b                 from here on another connection is used, until another name comes or nothing behind `as`
+//! send JoinGroup 9 {…} the answer is read later,
+//! take b               here, wherever it was asked for
 //! ```
 //!
 //! A step starts in the first column and goes on in indented lines. Versions are `5`, `0-3`, `0,2-4` or `all`. Fields have
 //! the names of the schema; what is not named has its default, and what a version does not carry is left out. `$v` is
-//! the version, `$name` what `let` took from an earlier answer, `#topic` the id of a topic.
+//! the version, `$name` what `let` took from an earlier answer (`$m$v` of the same version's, if it was `let m$v`),
+//! `#topic` the id of a topic.
 
 use std::fmt;
 
@@ -60,6 +64,10 @@ pub enum What {
     PauseMs(u64),
     /// A new connection.
     New,
+    /// The connection by this name.
+    As(String),
+    /// The answer that is due on the connection by this name.
+    Take(String),
     /// From here on requests go to the controller's listener, or back to the broker's.
     At(Listener),
 }
@@ -70,7 +78,7 @@ pub enum Listener {
     Controller,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     pub api: String,
     /// As written: the schema says what `all` is.
@@ -81,6 +89,8 @@ pub struct Request {
     pub differs: Vec<Differs>,
     /// Whether an answer comes at all is asked by a second request.
     pub is_quiet: bool,
+    /// The answer is taken later.
+    pub is_sent: bool,
     /// Whether the answer came at once or was waited for belongs to it.
     pub is_timed: bool,
 }
@@ -142,14 +152,17 @@ fn parse_step(lines: &[&str]) -> Result<What, String> {
         "gone" => What::Gone(words()),
         "pause" => What::PauseMs(tail.parse().map_err(|_| "pause takes milliseconds")?),
         "new" => What::New,
+        "as" => What::As(tail.to_owned()),
+        "take" => What::Take(tail.to_owned()),
         "at" if tail == "controller" => What::At(Listener::Controller),
         "at" if tail == "broker" => What::At(Listener::Broker),
         "frame" => What::Frame(hex(&joined())?),
         "bytes" => What::Bytes(hex(&joined())?),
-        "quiet" | "timed" | "settle" => match parse_step(&[&[tail], rest].concat())? {
+        "quiet" | "timed" | "send" | "settle" => match parse_step(&[&[tail], rest].concat())? {
             What::Request(mut request) => {
                 request.is_quiet |= word == "quiet";
                 request.is_timed |= word == "timed";
+                request.is_sent |= word == "send";
                 if word == "settle" { What::Settle(request) } else { What::Request(request) }
             }
             _ => return Err(format!("{word} what?")),
@@ -181,7 +194,7 @@ fn parse_request(api: &str, tail: &str, rest: &[&str]) -> Result<Request, String
         return Err(format!("behind the request: {:?}", parser.rest));
     }
     let versions = versions.to_owned();
-    Ok(Request { api: api.to_owned(), versions, body, lets, differs, is_quiet: false, is_timed: false })
+    Ok(Request { api: api.to_owned(), versions, body, lets, differs, is_quiet: false, is_sent: false, is_timed: false })
 }
 
 pub fn hex(text: &str) -> Result<Vec<u8>, String> {

@@ -1,5 +1,6 @@
 //! Holds a conversation with one node.
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -41,7 +42,9 @@ pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> (Ve
         rules,
         node,
         listener: Listener::Broker,
-        stream: None,
+        streams: BTreeMap::new(),
+        who: String::new(),
+        due: BTreeMap::new(),
         correlation_id: 0,
         names: Names::default(),
         seen: Seen::default(),
@@ -61,11 +64,24 @@ struct Talk<'a> {
     rules: &'a Rules,
     node: &'a Node,
     listener: Listener,
-    stream: Option<TcpStream>,
+    /// Connections by their names, and which of them is used.
+    streams: BTreeMap<String, TcpStream>,
+    who: String,
+    /// What was sent and not yet taken, by connection.
+    due: BTreeMap<String, Due>,
     correlation_id: i32,
     names: Names,
     seen: Seen,
     said: Vec<Said>,
+}
+
+/// A request whose answer is awaited.
+struct Due {
+    step: usize,
+    line: usize,
+    version: i16,
+    id: i32,
+    request: script::Request,
 }
 
 /// What comes back.
@@ -79,11 +95,13 @@ impl Talk<'_> {
     fn step(&mut self, number: usize, step: &script::Step) -> Result<(), String> {
         match &step.what {
             What::Title(_) | What::Unasked(_) | What::Slow => {}
-            What::New => self.stream = None,
+            What::New => drop(self.streams.remove(&self.who)),
             What::At(listener) => {
                 self.listener = *listener;
-                self.stream = None;
+                self.streams.clear();
             }
+            What::As(who) => self.who.clone_from(who),
+            What::Take(who) => self.take(who)?,
             What::PauseMs(ms) => std::thread::sleep(Duration::from_millis(*ms)),
             What::Await(topics) => topics.iter().try_for_each(|topic| self.until(topic, true))?,
             What::Gone(topics) => topics.iter().try_for_each(|topic| self.until(topic, false))?,
@@ -104,28 +122,52 @@ impl Talk<'_> {
             self.correlation_id += 1;
             let frame = self.schema.request(&request.api, version, self.correlation_id, &request.body, &self.names)?;
             let whole = [&(frame.len() as i32).to_be_bytes()[..], &frame].concat();
+            let due = Due { step, line, version, id: self.correlation_id, request: request.clone() };
+            if request.is_sent {
+                let mut stream = self.connection()?;
+                stream.write_all(&whole).map_err(|e| e.to_string())?;
+                self.streams.insert(self.who.clone(), stream);
+                self.due.insert(self.who.clone(), due);
+                continue;
+            }
             let started = Instant::now();
-            let mut heard = self.exchange(&whole, request.is_quiet)?;
-            let waited = started.elapsed() >= WAITED_FROM;
-            let mut lines = Vec::new();
-            if let Heard::Frame(frame) = &mut heard {
-                let value = self.decode(&request.api, version, frame)?;
-                if let Some(value) = value {
+            let heard = self.exchange(&whole, request.is_quiet)?;
+            self.on_answer(&due, heard, started.elapsed() >= WAITED_FROM)?;
+        }
+        Ok(())
+    }
+
+    /// The answer to what was sent over the connection by this name.
+    fn take(&mut self, who: &str) -> Result<(), String> {
+        let due = self.due.remove(who).ok_or_else(|| format!("nothing was sent as {who}"))?;
+        let stream = self.streams.remove(who).ok_or_else(|| format!("{who} has no connection"))?;
+        let now = std::mem::replace(&mut self.who, who.to_owned());
+        let started = Instant::now();
+        let heard = self.read(stream);
+        self.who = now;
+        self.on_answer(&due, heard, started.elapsed() >= WAITED_FROM)
+    }
+
+    fn on_answer(&mut self, due: &Due, heard: Heard, waited: bool) -> Result<(), String> {
+        let request = &due.request;
+        let mut lines = Vec::new();
+        if let Heard::Frame(frame) = &heard {
+            match self.decode(due, frame)? {
+                Some(value) => {
                     for (name, path) in &request.lets {
                         let found = find(&value, path).ok_or_else(|| format!("no {path} in the answer"))?;
-                        self.names.variables.insert(name.clone(), found);
+                        self.names.variables.insert(self.names.resolve(name)?, found);
                     }
                     self.learn_ids(&value);
                     lines = answer::lines(&request.api, &value, self.rules, &mut self.seen);
-                } else {
-                    lines.push((request.api.clone(), format!("cannot be decoded: {frame:02x?}")));
                 }
+                None => lines.push((request.api.clone(), format!("cannot be decoded: {frame:02x?}"))),
             }
-            if request.is_timed {
-                lines.push(("time".to_owned(), if waited { "waited for" } else { "at once" }.to_owned()));
-            }
-            self.note((step, line), (&request.api, version.to_string()), &heard, lines);
         }
+        if request.is_timed {
+            lines.push(("time".to_owned(), if waited { "waited for" } else { "at once" }.to_owned()));
+        }
+        self.note((due.step, due.line), (&request.api, due.version.to_string()), &heard, lines);
         Ok(())
     }
 
@@ -134,8 +176,9 @@ impl Talk<'_> {
     }
 
     /// The answer; that of ApiVersions may have version 0 whatever was asked.
-    fn decode(&self, api: &str, version: i16, frame: &[u8]) -> Result<Option<Value>, String> {
-        if frame.get(..4) != Some(&self.correlation_id.to_be_bytes()) {
+    fn decode(&self, due: &Due, frame: &[u8]) -> Result<Option<Value>, String> {
+        let (api, version) = (due.request.api.as_str(), due.version);
+        if frame.get(..4) != Some(&due.id.to_be_bytes()) {
             return Ok(None);
         }
         let known = self.schema.message(&format!("{api}Response"))?.versions.contains(version);
@@ -182,45 +225,58 @@ impl Talk<'_> {
         self.said.push(Said { step, line, api: api.to_owned(), version, lines });
     }
 
-    /// Sends bytes and waits for what comes. With `is_quiet` a second request shows that the first has no answer.
-    fn exchange(&mut self, bytes: &[u8], is_quiet: bool) -> Result<Heard, String> {
+    /// The present one, or a new one.
+    fn connection(&mut self) -> Result<TcpStream, String> {
         let port = match self.listener {
             Listener::Broker => self.node.broker_port,
             Listener::Controller => self.node.controller_port,
         };
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
         let fail = |e: std::io::Error| format!("port {port}: {e}");
-        let mut stream = match self.stream.take() {
+        let stream = match self.streams.remove(&self.who) {
             Some(stream) => stream,
-            None => TcpStream::connect(address).map_err(fail)?,
+            None => TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).map_err(fail)?,
         };
         stream.set_read_timeout(Some(ANSWER_MAX)).map_err(fail)?;
+        Ok(stream)
+    }
+
+    /// Sends bytes and waits for what comes. With `is_quiet` a second request shows that the first has no answer.
+    fn exchange(&mut self, bytes: &[u8], is_quiet: bool) -> Result<Heard, String> {
+        let mut stream = self.connection()?;
         const PROBE_ID: i32 = -7;
         if stream.write_all(bytes).is_err() {
             return Ok(Heard::Closed);
         }
-        if is_quiet {
-            let nothing = script::Node::Struct(Vec::new());
-            let probe = self.schema.request("ApiVersions", 0, PROBE_ID, &nothing, &self.names)?;
-            let whole = [&(probe.len() as i32).to_be_bytes()[..], &probe].concat();
-            if stream.write_all(&whole).is_err() {
-                return Ok(Heard::Closed);
-            }
+        if !is_quiet {
+            return Ok(self.read(stream));
         }
+        let nothing = script::Node::Struct(Vec::new());
+        let probe = self.schema.request("ApiVersions", 0, PROBE_ID, &nothing, &self.names)?;
+        let whole = [&(probe.len() as i32).to_be_bytes()[..], &probe].concat();
+        if stream.write_all(&whole).is_err() {
+            return Ok(Heard::Closed);
+        }
+        let heard = self.read(stream);
+        match &heard {
+            Heard::Frame(frame) if frame.get(..4) == Some(&PROBE_ID.to_be_bytes()) => return Ok(Heard::Nothing),
+            Heard::Frame(_) => {
+                let stream = self.connection()?;
+                self.read(stream);
+            }
+            _ => {}
+        }
+        Ok(heard)
+    }
+
+    /// The next frame; the connection is kept if there was one.
+    fn read(&mut self, mut stream: TcpStream) -> Heard {
         match read_frame(&mut stream) {
-            Ok(frame) if is_quiet && frame.get(..4) == Some(&PROBE_ID.to_be_bytes()) => {
-                self.stream = Some(stream);
-                Ok(Heard::Nothing)
-            }
             Ok(frame) => {
-                if is_quiet {
-                    read_frame(&mut stream).map_err(fail)?;
-                }
-                self.stream = Some(stream);
-                Ok(Heard::Frame(frame))
+                self.streams.insert(self.who.clone(), stream);
+                Heard::Frame(frame)
             }
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(Heard::Nothing),
-            Err(_) => Ok(Heard::Closed),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Heard::Nothing,
+            Err(_) => Heard::Closed,
         }
     }
 

@@ -26,6 +26,9 @@ const COMMIT_TOPIC_IDS_FROM: i16 = 10;
 const GROUP_NOT_FOUND_FROM: i16 = 6;
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
 const CLASSIC: &str = "classic";
+const NOT_AVAILABLE: &str = "the coordinator's partition has no leader yet";
+/// From here on a member has to say which protocol it believes in.
+const SYNC_PROTOCOL_FROM: i16 = 5;
 
 impl Node {
     pub(crate) fn handle_group_request(
@@ -45,7 +48,7 @@ impl Node {
                     client_id: client_id.map(|id| id.into_owned()).unwrap_or_default(),
                     client_host: format!("/{}", cx.peer),
                 };
-                match self.group_call(&request.group_id, cx.reply) {
+                match self.member_call(&request.group_id, cx.reply) {
                     Ok((shard, token)) => shard.join(&request, cx.reply.version, client, token, now),
                     Err(code) => self.refuse_group_request(cx.reply, code),
                 }
@@ -53,7 +56,12 @@ impl Node {
             }
             ApiKey::SyncGroup => {
                 let request: SyncGroupRequest<'_> = cx.decode(body)?;
-                match self.group_call(&request.group_id, cx.reply) {
+                let has_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+                if cx.reply.version >= SYNC_PROTOCOL_FROM && !has_protocol {
+                    self.refuse_group_request(cx.reply, ErrorCode::InconsistentGroupProtocol);
+                    return Ok(());
+                }
+                match self.member_call(&request.group_id, cx.reply) {
                     Ok((shard, token)) => shard.sync(&request, token, now),
                     Err(code) => self.refuse_group_request(cx.reply, code),
                 }
@@ -62,6 +70,7 @@ impl Node {
             ApiKey::Heartbeat => {
                 let request: HeartbeatRequest<'_> = cx.decode(body)?;
                 let code = match self.group_shard(&request.group_id) {
+                    _ if request.group_id.is_empty() => ErrorCode::InvalidGroupId,
                     Ok(shard) => shard.heartbeat(&request, now),
                     Err(code) => code,
                 };
@@ -70,7 +79,7 @@ impl Node {
             }
             ApiKey::LeaveGroup => {
                 let request: LeaveGroupRequest<'_> = cx.decode(body)?;
-                match self.group_call(&request.group_id, cx.reply) {
+                match self.member_call(&request.group_id, cx.reply) {
                     Ok((shard, token)) => shard.leave(&request, cx.reply.version, token, now),
                     Err(code) => self.refuse_group_request(cx.reply, code),
                 }
@@ -83,7 +92,7 @@ impl Node {
             ApiKey::DescribeGroups => self.handle_describe_groups(cx, body),
             _ => {
                 let request: DeleteGroupsRequest<'_> = cx.decode(body)?;
-                let names = request.groups_names.iter().map(|name| name.clone().into_owned()).collect();
+                let names = distinct(&request.groups_names);
                 self.delete_groups(cx.reply, names);
                 Ok(())
             }
@@ -117,7 +126,7 @@ impl Node {
             node_id: -1,
             port: -1,
             error_code: code.into(),
-            error_message: (!message.is_empty()).then(|| message.into()),
+            error_message: Some(message.into()),
             ..Default::default()
         };
         if key_type != GROUP {
@@ -125,11 +134,11 @@ impl Node {
         }
         let Some(topic) = self.image.topic(OFFSETS_TOPIC) else {
             self.create_offsets_topic(now);
-            return failed(ErrorCode::CoordinatorNotAvailable, "");
+            return failed(ErrorCode::CoordinatorNotAvailable, NOT_AVAILABLE);
         };
         let partition = partition_of(key, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
         match self.leader_hint((topic.id, partition), cx.listener) {
-            None => failed(ErrorCode::CoordinatorNotAvailable, ""),
+            None => failed(ErrorCode::CoordinatorNotAvailable, NOT_AVAILABLE),
             Some(leader) => Coordinator {
                 key: key.to_owned().into(),
                 node_id: leader.leader,
@@ -149,10 +158,16 @@ impl Node {
                 false => self.image.topic(&topic.name),
             };
             match known {
-                Some(known) => OffsetTopic { name: known.name.clone(), id: known.id, error: None },
+                Some(known) => OffsetTopic {
+                    name: known.name.clone(),
+                    id: known.id,
+                    partitions: i32::try_from(known.partitions.len()).unwrap_or(i32::MAX),
+                    error: None,
+                },
                 None => OffsetTopic {
                     name: topic.name.clone().into_owned(),
                     id: topic.topic_id,
+                    partitions: 0,
                     error: Some(if by_id { ErrorCode::UnknownTopicId } else { ErrorCode::UnknownTopicOrPartition }),
                 },
             }
@@ -184,7 +199,7 @@ impl Node {
 
     fn handle_offset_delete(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
         let request: OffsetDeleteRequest<'_> = cx.decode(body)?;
-        match self.group_call(&request.group_id, cx.reply) {
+        match self.member_call(&request.group_id, cx.reply) {
             Ok((shard, token)) => {
                 let consumed = subscribed_topics(&shard.subscriptions(&request.group_id));
                 shard.delete_offsets(&request, &consumed, token);
@@ -246,7 +261,8 @@ impl Node {
             if version < 4 {
                 described.members.iter_mut().for_each(|m| m.group_instance_id = None);
             }
-            described.authorized_operations = match request.include_authorized_operations {
+            let is_told = request.include_authorized_operations && described.error_code == 0;
+            described.authorized_operations = match is_told {
                 true => GROUP_OPERATIONS,
                 false => super::OPERATIONS_NOT_ASKED,
             };
@@ -255,6 +271,17 @@ impl Node {
         self.respond(cx.reply, &DescribeGroupsResponse { groups, ..Default::default() });
         Ok(())
     }
+}
+
+/// Each name once, in the order of the request.
+fn distinct(names: &[protocol::wire::Str<'_>]) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for name in names {
+        if !out.iter().any(|known| known == name.as_ref()) {
+            out.push(name.clone().into_owned());
+        }
+    }
+    out
 }
 
 /// The topics that members of a consumer group have subscribed to.

@@ -73,7 +73,11 @@ impl Node {
             Err(code) => (code, asked.topics.as_ref().map(|t| failed_topics(t, code)).unwrap_or_default()),
             Ok(_) => {
                 let topics = match &asked.topics {
-                    Some(topics) => topics.iter().map(|t| self.fetch_topic(&group, t, version)).collect(),
+                    Some(topics) => {
+                        let found = topics.iter().map(|t| self.fetch_topic(&group, t, version));
+                        let (known, unknown): (Vec<_>, Vec<_>) = found.partition(|t| t.0);
+                        known.into_iter().chain(unknown).map(|t| t.1).collect()
+                    }
                     None => self.fetch_all(&group, version),
                 };
                 (ErrorCode::None, topics)
@@ -82,27 +86,29 @@ impl Node {
         OffsetFetchResponseGroup { group_id: group.into(), topics, error_code: error.into(), ..Default::default() }
     }
 
+    /// Whether the topic is known, which come first in the answer, and what was committed there.
     fn fetch_topic(
         &mut self,
         group: &str,
         asked: &OffsetFetchRequestTopics<'_>,
         version: i16,
-    ) -> OffsetFetchResponseTopics<'static> {
+    ) -> (bool, OffsetFetchResponseTopics<'static>) {
         let name = match version {
             TOPIC_IDS_FROM.. => self.image.topics.get(&asked.topic_id).map(|t| t.name.clone()),
             _ => Some(asked.name.clone().into_owned()),
         };
         let Some(name) = name else {
-            return failed_topic(asked, ErrorCode::UnknownTopicId);
+            return (false, failed_topic(asked, ErrorCode::UnknownTopicId));
         };
-        let Ok(shard) = self.group_shard(group) else { return failed_topic(asked, ErrorCode::NotCoordinator) };
+        let Ok(shard) = self.group_shard(group) else { return (true, failed_topic(asked, ErrorCode::NotCoordinator)) };
         let partitions = asked.partition_indexes.iter().map(|p| found(*p, shard.offset(group, &name, *p))).collect();
-        OffsetFetchResponseTopics {
+        let topic = OffsetFetchResponseTopics {
             name: if version >= TOPIC_IDS_FROM { "".into() } else { name.into() },
             topic_id: asked.topic_id,
             partitions,
             ..Default::default()
-        }
+        };
+        (true, topic)
     }
 
     /// Everything that the group has committed; with ids, as far as the topics still exist.
