@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::stages::{Outcome, Stages, cargo};
-use crate::{clients, codegen, compaction, conversations, deny, dump_log, oracle, stories, tidy};
+use crate::{clients, codegen, compaction, conversations, deny, dump_log, oracle, stories, tidy, tools};
 
 /// Simulated lives of a cluster; a few seconds each at most.
 const SIMULATOR_SEEDS: &str = "40";
@@ -31,6 +31,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
     stages.run("conversations", conversations::stage);
     stages.run("dump-log", dump_log::stage);
     stages.run("compaction", compaction::stage);
+    stages.run("tools", tools::stage);
     stages.run("simulator", simulator);
     // Checkers that notice nothing would pass every seed.
     stages.run("planted faults", |root| {

@@ -15,6 +15,7 @@ mod oracle;
 mod stages;
 mod stories;
 mod tidy;
+mod tools;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -33,6 +34,8 @@ usage: cargo xtask <command>
   dump-log [DIR]          dump-log of Apache Kafka and of Zwirn on the recorded files, or those below DIR
   clients [--against zwirn|kafka] [--short] [NAME]...
                           real clients of many languages, while a broker is killed and comes back
+  tools [--broker HOST:PORT] [NAME]...
+                          the command-line tools of Apache Kafka and of Zwirn, and what they say compared
   deny                    licences and advisories, by cargo-deny
   fuzz [TARGET]... [--seconds N]
                           libFuzzer on what comes from sockets and disks; needs cargo-fuzz and a nightly toolchain
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         ["conversations", ref names @ ..] => conversations::run(&root, names),
         ["dump-log", ref rest @ ..] => dump_log::run(&root, rest),
         ["clients", ref rest @ ..] => clients::run(&root, rest),
+        ["tools", ref rest @ ..] => tools::run(&root, rest),
         ["deny"] => deny::run(&root),
         ["fuzz", ref rest @ ..] => fuzz::run(&root, rest),
         ["swap", ref rest @ ..] => stories::swap(&root, rest),

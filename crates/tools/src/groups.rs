@@ -53,7 +53,8 @@ fn check(parsed: &Parsed) -> Result<(), Stop> {
         return Err(Stop::Usage("Command must include exactly one action: --list.".to_owned()));
     }
     if parsed.get("group-type")?.is_some_and(|kind| !TYPES.contains(&kind.to_lowercase().as_str())) {
-        return Err(Stop::Message("--group-type must be a valid group type.".to_owned()));
+        let text = "--group-type must be a valid group type.";
+        return Err(Stop::Message(format!("{text}\njava.lang.IllegalArgumentException: {text}")));
     }
     parsed.exclude("consumer", &["group-type", "protocol", "share", "streams"])?;
     parsed.exclude("share", &["consumer", "group-type", "protocol", "streams"])?;

@@ -10,6 +10,7 @@ mod configs;
 mod console_consumer;
 mod console_producer;
 mod consumer_groups;
+mod dates;
 mod delete_records;
 pub mod dump_log;
 mod features;

@@ -7,7 +7,7 @@ pub mod batch;
 mod codec;
 mod compare;
 pub mod document;
-mod node;
+pub mod node;
 mod rules;
 mod script;
 mod talk;

@@ -164,9 +164,16 @@ fn members(group: &GroupDescription, verbose: bool, terminal: &mut Terminal<'_>)
         header.insert(2, "GROUP-INSTANCE-ID");
         least.insert(2, 17);
     }
+    // A group on its way from one protocol to the other says of each member which one it speaks.
+    let speaks = |new: bool| group.members.iter().any(|member| member.upgraded == Some(new));
+    let on_the_way = speaks(true) && speaks(false);
     if verbose {
         header.extend(["CURRENT-EPOCH", "CURRENT-ASSIGNMENT", "TARGET-EPOCH", "TARGET-ASSIGNMENT"]);
         least.extend([15, 20, 15, 20]);
+        if on_the_way {
+            header.push("UPGRADED");
+            least.push(0);
+        }
     }
     let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for member in &group.members {
@@ -178,6 +185,9 @@ fn members(group: &GroupDescription, verbose: bool, terminal: &mut Terminal<'_>)
         if verbose {
             row.extend([or_missing(member.epoch), assignment_text(&member.assignment)]);
             row.extend([or_missing(group.assignment_epoch), assignment_text(&member.target)]);
+            if on_the_way {
+                row.push(or_missing(member.upgraded));
+            }
         }
         rows.push(row);
     }
@@ -186,7 +196,10 @@ fn members(group: &GroupDescription, verbose: bool, terminal: &mut Terminal<'_>)
         .collect();
     terminal.line("");
     for row in &rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
+        let last = if verbose && on_the_way { row.len() - 1 } else { row.len() };
+        let cell =
+            |(i, cell): (usize, &String)| if i == last { cell.clone() } else { format!("{cell:w$}", w = widths[i]) };
+        let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
         let end = if verbose { "" } else { " " };
         terminal.line(format_args!("{}{end}", cells.join(" ")));
     }

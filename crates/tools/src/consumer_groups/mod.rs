@@ -1,26 +1,30 @@
-//! `kafka-consumer-groups`: lists, describes and deletes groups of consumers, and deletes offsets.
+//! `kafka-consumer-groups`: lists, describes and deletes groups of consumers, resets and deletes offsets.
 //!
 //! As in Kafka, a failure that the cluster reports is printed on stdout and the exit code stays 0.
 
 mod describe;
+mod regex;
+mod reset;
 
 use std::time::Duration;
 
 use crate::client::consumer::TopicPartition;
 use crate::client::groups::GroupListing;
-use crate::client::{Client, ClientError, Topics};
+use crate::client::{Client, ClientError};
 use crate::groups::{capital, connect};
 use crate::java::hash_order;
 use crate::jopt::{Parsed, Stop, Usage, flag, optional, value};
 use crate::terminal::Terminal;
 
-const ACTIONS: &[&str] = &["list", "describe", "delete", "delete-offsets"];
+const ACTIONS: &[&str] = &["list", "describe", "delete", "reset-offsets", "delete-offsets", "validate-regex"];
 
 const USAGE: Usage = Usage {
-    about: "Lists, describes and deletes groups of consumers, and deletes their offsets.",
+    about: "Lists, describes and deletes groups of consumers, resets and deletes their offsets.",
     examples: &[
         "zwirn consumer-groups --bootstrap-server localhost:9092 --list",
         "zwirn consumer-groups --bootstrap-server localhost:9092 --describe --group billing",
+        "zwirn consumer-groups --bootstrap-server localhost:9092 --reset-offsets --group billing --topic orders \
+         --by-duration PT1H --dry-run",
     ],
     options: &[
         value("bootstrap-server", "Brokers to start from, host:port separated by commas. Required."),
@@ -29,10 +33,27 @@ const USAGE: Usage = Usage {
         flag("list", "List groups, one name per line."),
         flag("describe", "Show offsets and lag, or what --members or --state asks for."),
         flag("delete", "Delete groups without members."),
+        flag(
+            "reset-offsets",
+            "Let a group without members go on elsewhere: one of the --to-… and the like says where.",
+        ),
         flag("delete-offsets", "Forget a group's offsets of --topic."),
+        value("validate-regex", "Say whether a subscription by regular expression (RE2) is well formed."),
         value("group", "The group; may be repeated."),
         flag("all-groups", "All groups."),
-        value("topic", "With --delete-offsets: topic, or topic:0,1 for some partitions; may be repeated."),
+        value("topic", "With --reset-offsets, --delete-offsets: topic, or topic:0,1 for partitions; may be repeated."),
+        flag("all-topics", "With --reset-offsets: all partitions that the group has offsets of."),
+        flag("to-earliest", "Reset to the oldest record."),
+        flag("to-latest", "Reset to the end."),
+        flag("to-current", "Reset to the offset that is committed; to the end where there is none."),
+        value("to-offset", "Reset to this offset, or to the nearest one that exists."),
+        value("shift-by", "Reset to so many records later, or earlier if it is negative."),
+        value("by-duration", "Reset to so long ago: PnDTnHnMnS, such as P1DT12H."),
+        value("to-datetime", "Reset to a moment: YYYY-MM-DDTHH:mm:SS.sss, in UTC unless a zone follows."),
+        value("from-file", "Reset to what a file says that --export has written."),
+        flag("dry-run", "With --reset-offsets: only show what would be done (default)."),
+        flag("execute", "With --reset-offsets: do it."),
+        flag("export", "With --reset-offsets: show it as lines topic,partition,offset for --from-file."),
         flag("offsets", "With --describe: offsets and lag (default)."),
         flag("members", "With --describe: members."),
         optional("state", "With --describe: the group's state. With --list: show states, or only those given."),
@@ -41,11 +62,60 @@ const USAGE: Usage = Usage {
     ],
 };
 
+/// What ends the tool without its purpose.
+#[derive(Debug)]
+pub enum Failure {
+    /// A mistake in the options that shows late: the help text follows, exit 1.
+    Usage(String),
+    /// The message, and the exception that it stands for if it is another one.
+    Failed(String, Option<String>),
+}
+
+impl Failure {
+    pub fn plain(error: ClientError) -> Failure {
+        Failure::Failed(error.to_string(), Some(error.exception()))
+    }
+
+    /// As Kafka's tool shows an error that came to it wrapped in another.
+    pub fn wrapped(error: ClientError) -> Failure {
+        let exception = error.exception();
+        Failure::Failed(exception.clone(), Some(format!("java.util.concurrent.ExecutionException: {exception}")))
+    }
+
+    /// The same, wrapped twice.
+    pub fn nested(error: ClientError) -> Failure {
+        let exception = format!("java.util.concurrent.ExecutionException: {}", error.exception());
+        Failure::Failed(exception.clone(), Some(format!("java.lang.RuntimeException: {exception}")))
+    }
+
+    pub fn of_stop(stop: Stop) -> Failure {
+        match stop {
+            Stop::Usage(text) | Stop::Message(text) => Failure::Usage(text),
+            Stop::Exit(code) => Failure::Failed(format!("exit {code}"), None),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Failure {
+        Failure::wrapped(error)
+    }
+}
+
 pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
-    let parsed = match USAGE.parse_with_help(args, terminal).and_then(|parsed| check(&parsed).map(|()| parsed)) {
+    let checked = USAGE.parse_with_help(args, terminal).and_then(|parsed| {
+        check(&parsed, terminal)?;
+        one_action(&parsed)?;
+        Ok(parsed)
+    });
+    let parsed = match checked {
         Ok(parsed) => parsed,
         Err(stop) => return stop.report(&USAGE, terminal),
     };
+    if let Some(regex) = parsed.all("validate-regex").first() {
+        regex::validate(regex, terminal);
+        return 0;
+    }
     let result = connect(&parsed).and_then(|mut client| {
         let timeout_ms: Option<u64> = parsed.number("timeout")?;
         client.settings.api_timeout = Duration::from_millis(timeout_ms.unwrap_or(30_000));
@@ -55,19 +125,38 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
         Ok(client) => client,
         Err(stop) => return stop.report(&USAGE, terminal),
     };
-    if let Err(error) = run(&parsed, &mut client, terminal) {
-        let exception = error.exception();
-        terminal.line(format_args!("\nError: Executing consumer group command failed due to {exception}"));
-        terminal.error(format_args!("java.util.concurrent.ExecutionException: {exception}"));
+    match run(&parsed, &mut client, terminal) {
+        Ok(()) => 0,
+        Err(Failure::Usage(text)) => Stop::Usage(text).report(&USAGE, terminal),
+        Err(Failure::Failed(message, exception)) => {
+            group_error(&format!("Executing consumer group command failed due to {message}"), terminal);
+            terminal.error(exception.unwrap_or(message));
+            0
+        }
     }
-    0
 }
 
-fn check(parsed: &Parsed) -> Result<(), Stop> {
-    parsed.require(&["bootstrap-server"])?;
-    if ACTIONS.iter().filter(|action| parsed.has(action)).count() != 1 {
-        let all: Vec<String> = ACTIONS.iter().map(|action| format!("--{action}")).collect();
-        return Err(Stop::Usage(format!("Command must include exactly one action: {}", all.join(", "))));
+/// How this tool says on stdout what went wrong.
+pub fn group_error(text: &str, terminal: &mut Terminal<'_>) {
+    terminal.line(format_args!("\nError: {text}"));
+}
+
+fn one_action(parsed: &Parsed) -> Result<(), Stop> {
+    if ACTIONS.iter().filter(|action| parsed.has(action)).count() == 1 {
+        return Ok(());
+    }
+    let all: Vec<String> = ACTIONS.iter().map(|action| format!("--{action}")).collect();
+    Err(Stop::Usage(format!("Command must include exactly one action: {}", all.join(", "))))
+}
+
+fn check(parsed: &Parsed, terminal: &mut Terminal<'_>) -> Result<(), Stop> {
+    for name in ["members", "offsets", "verbose"] {
+        available(parsed, name, &["describe"])?;
+    }
+    available(parsed, "state", &["describe", "list"])?;
+    available(parsed, "type", &["list"])?;
+    if !parsed.has("validate-regex") {
+        parsed.require(&["bootstrap-server"])?;
     }
     for action in ["describe", "delete"] {
         if parsed.has(action) && !parsed.has("group") && !parsed.has("all-groups") {
@@ -79,33 +168,55 @@ fn check(parsed: &Parsed) -> Result<(), Stop> {
         let text = "Option [describe] takes at most one of these options: [members], [offsets], [state]";
         return Err(Stop::Usage(text.to_owned()));
     }
+    if parsed.has("describe") && !parsed.all("state").is_empty() {
+        return Err(Stop::Usage("Option [describe] does not take a value for [state]".to_owned()));
+    }
+    if parsed.has("delete") && parsed.has("topic") {
+        let text = "The consumer does not support topic-specific offset deletion from a consumer group.";
+        return Err(Stop::Usage(text.to_owned()));
+    }
     if parsed.has("delete-offsets") {
         if !parsed.has("group") || !parsed.has("topic") {
             let text = "Option [delete-offsets] takes the following options: [group], [topic]";
             return Err(Stop::Usage(text.to_owned()));
         }
         parsed.get("group")?;
-        for text in parsed.all("topic") {
-            partitions_of(text)?;
-        }
     }
-    parsed.exclude("group", &["all-groups", "list"])
+    if parsed.has("reset-offsets") {
+        reset::check(parsed, terminal)?;
+    }
+    parsed.exclude("group", &["all-groups", "list"])?;
+    parsed.exclude("topic", &["list", "describe"])
 }
 
-fn run(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) -> Result<(), ClientError> {
+/// Some options mean something only beside others.
+fn available(parsed: &Parsed, name: &str, with: &[&str]) -> Result<(), Stop> {
+    if !parsed.has(name) || with.iter().any(|other| parsed.has(other)) {
+        return Ok(());
+    }
+    Err(Stop::Message(format!(
+        "Exception in thread \"main\" joptsimple.UnavailableOptionException: Option(s) [{name}] are unavailable given \
+         other options on the command line"
+    )))
+}
+
+fn run(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
     if parsed.has("list") {
         return list(parsed, client, terminal);
     }
     let groups = if parsed.has("all-groups") {
-        consumers(client, &[], &[])?.into_iter().map(|group| group.group_id).collect()
+        let all = consumers(client, &[], &[]).map_err(Failure::nested)?;
+        all.into_iter().map(|group| group.group_id).collect()
     } else {
         parsed.all("group").to_vec()
     };
     if parsed.has("describe") {
-        describe::run(parsed, &groups, client, terminal)
+        Ok(describe::run(parsed, &groups, client, terminal)?)
     } else if parsed.has("delete") {
         delete(groups, client, terminal);
         Ok(())
+    } else if parsed.has("reset-offsets") {
+        reset::run(parsed, &groups, client, terminal)
     } else {
         delete_offsets(&groups[0], parsed.all("topic"), client, terminal)
     }
@@ -119,12 +230,26 @@ fn consumers(client: &mut Client, states: &[String], types: &[String]) -> Result
     Ok(groups)
 }
 
-fn list(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) -> Result<(), ClientError> {
-    let filter = |name: &str| -> Vec<String> {
-        let given = parsed.all(name).iter().flat_map(|text| text.split(','));
-        given.map(|part| capital(part.trim())).filter(|part| !part.is_empty()).collect()
+const STATES: &[&str] =
+    &["PreparingRebalance", "CompletingRebalance", "Stable", "Dead", "Empty", "Assigning", "Reconciling"];
+const TYPES: &[&str] = &["Classic", "Consumer"];
+
+/// The names of a list, whatever their case, as the cluster spells them.
+fn names_of(parsed: &Parsed, option: &str, what: [&str; 2], known: &[&str]) -> Result<Vec<String>, Failure> {
+    let Some(text) = parsed.get(option).map_err(Failure::of_stop)?.filter(|text| !text.is_empty()) else {
+        return Ok(vec![]);
     };
-    let groups = consumers(client, &filter("state"), &filter("type"))?;
+    let find = |name: &str| known.iter().find(|known| known.eq_ignore_ascii_case(name.trim()));
+    let found: Option<Vec<String>> = text.split(',').map(|name| find(name).map(|name| (*name).to_owned())).collect();
+    let [list, valid] = what;
+    found
+        .ok_or_else(|| Failure::Usage(format!("Invalid {list} list '{text}'. Valid {valid} are: {}", known.join(", "))))
+}
+
+fn list(parsed: &Parsed, client: &mut Client, terminal: &mut Terminal<'_>) -> Result<(), Failure> {
+    let types = names_of(parsed, "type", ["types", "types"], TYPES)?;
+    let states = names_of(parsed, "state", ["state", "states"], STATES)?;
+    let groups = consumers(client, &states, &types)?;
     let (with_type, with_state) = (parsed.has("type"), parsed.has("state"));
     if !with_type && !with_state {
         groups.iter().for_each(|group| terminal.line(&group.group_id));
@@ -172,12 +297,19 @@ fn delete(mut groups: Vec<String>, client: &mut Client, terminal: &mut Terminal<
 
 /// `topic`, or `topic:0,1`.
 fn partitions_of(text: &str) -> Result<(&str, Option<Vec<i32>>), Stop> {
-    let Some((topic, list)) = text.split_once(':') else { return Ok((text, None)) };
-    let partitions: Result<Vec<i32>, _> = list.split(',').map(str::parse).collect();
-    match partitions {
-        Ok(partitions) => Ok((topic, Some(partitions))),
-        Err(_) => Err(Stop::Usage(format!("Invalid partition '{list}' specified in topic arg '{text}'"))),
+    if !text.contains(':') {
+        return Ok((text, None));
     }
+    let parts: Vec<&str> = text.split(':').collect();
+    let &[topic, list] = &parts[..] else {
+        return Err(Stop::Usage(format!("Invalid topic arg '{text}', expected topic name and partitions")));
+    };
+    let mut partitions = Vec::new();
+    for part in list.split(',') {
+        let bad = || Stop::Usage(format!("Invalid partition '{part}' specified in topic arg '{text}''"));
+        partitions.push(part.parse().map_err(|_| bad())?);
+    }
+    Ok((topic, Some(partitions)))
 }
 
 fn delete_offsets(
@@ -185,16 +317,14 @@ fn delete_offsets(
     topics: &[String],
     client: &mut Client,
     terminal: &mut Terminal<'_>,
-) -> Result<(), ClientError> {
+) -> Result<(), Failure> {
     let mut wanted: Vec<TopicPartition> = vec![];
+    let mut unknown: Vec<(String, ClientError)> = vec![];
     for text in topics {
-        match partitions_of(text) {
-            Ok((topic, Some(partitions))) => wanted.extend(partitions.into_iter().map(|p| (topic.to_owned(), p))),
-            _ => {
-                client.refresh("describeTopics", Topics::Named(&[text.as_str()]), false)?;
-                let known = client.metadata.topics.get(text).into_iter().flat_map(|topic| topic.partitions.keys());
-                wanted.extend(known.map(|p| (text.clone(), *p)));
-            }
+        let (topic, partitions) = partitions_of(text).map_err(Failure::of_stop)?;
+        match partitions.map_or_else(|| reset::existing(topic, client), Ok) {
+            Ok(partitions) => wanted.extend(partitions.into_iter().map(|p| (topic.to_owned(), p))),
+            Err(error) => unknown.push((topic.to_owned(), error)),
         }
     }
     wanted.sort();
@@ -207,8 +337,12 @@ fn delete_offsets(
         Ok(_) => terminal.line("\nError: Encountered some partition-level error, see the follow-up details."),
         Err(error) => terminal.line(format_args!("\nError: {error}")),
     }
-    let width = wanted.iter().map(|key| key.0.len()).max().unwrap_or_default().max(15);
+    let names = wanted.iter().map(|key| &key.0).chain(unknown.iter().map(|(topic, _)| topic));
+    let width = names.map(String::len).max().unwrap_or_default().max(15);
     let mut out = format!("\n{:width$} {:10} {:15}", "TOPIC", "PARTITION", "STATUS");
+    for (topic, error) in &unknown {
+        out.push_str(&format!("\n{topic:width$} {:10} Error: {}", "-", error.exception()));
+    }
     for key in &wanted {
         let status = match &results {
             Ok(results) => results.get(key).and_then(|result| result.as_ref().err()),
@@ -219,18 +353,4 @@ fn delete_offsets(
     }
     terminal.line(out);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recorded_mistake() {
-        let args = ["--bootstrap-server", "h:1", "--describe"].map(str::to_owned);
-        let mut terminal = Terminal { out: &mut Vec::new(), err: &mut Vec::new() };
-        let parsed = USAGE.parse(&args, &mut terminal).unwrap();
-        let Err(Stop::Usage(text)) = check(&parsed) else { panic!("must be refused") };
-        assert!(include_str!("../../tests/golden/consumer-groups-no-group.txt").contains(&text));
-    }
 }
