@@ -4,6 +4,7 @@
 mod api_versions;
 mod argparse;
 pub mod client;
+mod client_metrics;
 mod cluster;
 mod config;
 mod configs;
@@ -30,6 +31,7 @@ pub mod storage;
 mod stored_records;
 pub mod terminal;
 mod topics;
+mod transactions;
 
 pub use jopt::KAFKA_VERSION;
 use terminal::Terminal;
@@ -75,6 +77,8 @@ pub const TOOLS: &[Tool] = &[
         "let partitions choose their leaders again",
         leader_election::main,
     ),
+    tool("transactions", "kafka-transactions", "show transactions, find and end those that hang", transactions::main),
+    tool("client-metrics", "kafka-client-metrics", "which metrics clients push to brokers", client_metrics::main),
     tool("config", "", "explain configuration keys, and what a properties file makes of them", config::main),
     tool("links", "", "make links named as Kafka's scripts", links::main),
 ];

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use tools::terminal::Terminal;
 
 const CASES: &[&str] = &[
-    "client-metrics-no-action",
     "console-consumer-no-topic",
     "console-consumer-offset-without-partition",
     "console-consumer-version",
@@ -23,6 +22,7 @@ const CASES: &[&str] = &[
     "get-offsets-bad-time",
     "groups-no-action",
     "perf-producer-no-args",
+    "transactions-no-action",
 ];
 
 fn golden(name: &str) -> PathBuf {

@@ -67,6 +67,14 @@ impl Default for Committer<'_> {
     }
 }
 
+/// Whose coordinator is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i8)]
+pub enum CoordinatorKind {
+    Group = 0,
+    Transaction = 1,
+}
+
 pub type PerPartition = BTreeMap<TopicPartition, Result<(), ClientError>>;
 
 fn incomplete(what: &str) -> ClientError {
@@ -91,11 +99,12 @@ fn words(code: ErrorCode) -> Option<&'static str> {
 }
 
 impl Client {
-    /// The group's coordinator; its address joins the known brokers. One attempt.
-    pub fn find_coordinator(&mut self, group: &str) -> Result<i32, ClientError> {
+    /// The coordinator of a group or of a transactional id; its address joins the known brokers. One attempt.
+    pub fn find_coordinator(&mut self, kind: CoordinatorKind, key: &str) -> Result<i32, ClientError> {
         let answer = self.once(Target::Any, |version| FindCoordinatorRequest {
-            key: if version < 4 { group.into() } else { "".into() },
-            coordinator_keys: if version < 4 { vec![] } else { vec![group.into()] },
+            key: if version < 4 { key.into() } else { "".into() },
+            key_type: kind as i8,
+            coordinator_keys: if version < 4 { vec![] } else { vec![key.into()] },
             ..Default::default()
         })?;
         let response = answer.get()?;
@@ -113,7 +122,6 @@ impl Client {
         Ok(id)
     }
 
-    /// Asks the group's coordinator, wherever it moves meanwhile.
     fn group_call<R: Request>(
         &mut self,
         name: &str,
@@ -121,10 +129,22 @@ impl Client {
         build: impl Fn(i16) -> R,
         verdict: impl Fn(&R::Response<'_>) -> ErrorCode,
     ) -> Result<(Answer<R>, i32), ClientError> {
+        self.coordinator_call(name, CoordinatorKind::Group, group, build, verdict)
+    }
+
+    /// Asks the coordinator, wherever it moves meanwhile.
+    pub fn coordinator_call<R: Request>(
+        &mut self,
+        name: &str,
+        kind: CoordinatorKind,
+        key: &str,
+        build: impl Fn(i16) -> R,
+        verdict: impl Fn(&R::Response<'_>) -> ErrorCode,
+    ) -> Result<(Answer<R>, i32), ClientError> {
         let deadline = Instant::now() + self.settings.api_timeout;
         let mut found = false;
         loop {
-            let attempt = self.find_coordinator(group).and_then(|node| {
+            let attempt = self.find_coordinator(kind, key).and_then(|node| {
                 found = true;
                 Ok((self.once(Target::Broker(node), &build)?, node))
             });

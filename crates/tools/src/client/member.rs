@@ -13,7 +13,7 @@ use protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use protocol::messages::*;
 
 use super::consumer::{Consumer, Reset, TopicPartition};
-use super::groups::{Committer, decode_assignment, versioned};
+use super::groups::{Committer, CoordinatorKind, decode_assignment, versioned};
 use super::metadata::Topics;
 use super::range::{Subscriber, assign};
 use super::{Answer, ClientError, Connection};
@@ -173,7 +173,7 @@ impl Member {
     fn connection(&mut self, consumer: &mut Consumer) -> Result<&mut Connection, ClientError> {
         if self.connection.is_none() {
             let client = &mut consumer.client;
-            let id = client.find_coordinator(&self.config.group)?;
+            let id = client.find_coordinator(CoordinatorKind::Group, &self.config.group)?;
             let address = client.metadata.brokers.get(&id).map(|broker| broker.address.clone());
             let address = address.ok_or_else(|| ClientError::Network(format!("broker {id} is not in the cluster")))?;
             let (name, timeout) = (client.settings.client_id.clone(), client.settings.connect_timeout);

@@ -15,6 +15,7 @@ mod metadata;
 pub mod producer;
 pub mod quotas;
 mod range;
+pub mod transactions;
 mod voters;
 
 use std::collections::BTreeMap;
