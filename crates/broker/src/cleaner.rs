@@ -81,7 +81,10 @@ impl Node {
                     self.cleaner.due_ms = now.mono_ms + self.cleaner.backoff_ms;
                     return self.apply_retention_to_compacted(now);
                 }
-                Err(error) => return self.fail(format!("log.dirs: {error}")),
+                Err(error) => {
+                    self.cleaner.due_ms = now.mono_ms + self.cleaner.backoff_ms;
+                    return self.storage_failed(error, now);
+                }
             }
         }
     }
@@ -141,7 +144,7 @@ impl Node {
             Ok(CleanStep::Rewritten(new)) => match self.swap_in(key, &mut work, &new, now) {
                 Ok(true) => return self.clean(id, work),
                 Ok(false) => {}
-                Err(error) => return self.fail(format!("log.dirs: {error}")),
+                Err(error) => self.storage_failed(error, now),
             },
             Ok(CleanStep::Finished { end_offset }) => self.on_cleaned(key, &work, end_offset, now.mono_ms - begun_ms),
             Ok(CleanStep::Cancelled) => {}

@@ -142,7 +142,7 @@ impl Node {
                     self.replicas.touched.insert(key);
                     FetcherOutcome::Moved
                 }
-                Err(error) => self.fail_fetch(error),
+                Err(error) => self.fail_fetch(error, now),
             };
         }
         let records = data.records.as_ref().map_or(&[][..], |r| r.bytes());
@@ -168,7 +168,7 @@ impl Node {
                 let moved = fed.appended || fed.log_start_moved;
                 if moved { FetcherOutcome::Moved } else { FetcherOutcome::Unchanged }
             }
-            Err(AppendError::Storage(error)) => self.fail_fetch(error),
+            Err(AppendError::Storage(error)) => self.fail_fetch(error, now),
             Err(error) => {
                 tracing::error!(topic = %partition.topic, partition = key.1, offset = asked.offset, %error, "what the leader sent is not appended");
                 later(backoff_ms)
@@ -176,9 +176,10 @@ impl Node {
         }
     }
 
-    fn fail_fetch(&mut self, error: storage::StorageError) -> FetcherOutcome {
-        self.fail(format!("log.dirs: {error}"));
-        FetcherOutcome::Unchanged
+    /// The failure is looked at once the fetcher is back in its place.
+    fn fail_fetch(&mut self, error: storage::StorageError, now: Now) -> FetcherOutcome {
+        self.replicas.failures.push(error);
+        FetcherOutcome::Backoff { until_ms: now.mono_ms + self.config.replica_fetch_backoff_ms }
     }
 
     // Rule 15: our end lies outside of the leader's log.
@@ -231,7 +232,7 @@ impl Node {
         };
         match done {
             Ok(()) => self.resume_fetching(leader, key),
-            Err(error) => self.fail(format!("log.dirs: {error}")),
+            Err(error) => self.storage_failed(error, now),
         }
     }
 

@@ -14,6 +14,7 @@ mod handlers;
 pub mod lifecycle;
 mod links;
 mod node;
+mod offline;
 mod produce_waits;
 mod producer_ids;
 mod publish;

@@ -29,6 +29,7 @@ use crate::effect::{ConnId, Effect, FlushId, LinkId};
 use crate::groups::Groups;
 use crate::lifecycle::{self, Lifecycle};
 use crate::links::{Failure, Links};
+use crate::offline::Offline;
 use crate::producer_ids::ProducerIds;
 use crate::quorum::QuorumReplay;
 use crate::quotas::Quotas;
@@ -75,8 +76,12 @@ pub(crate) enum Pending {
 /// What a flush was for.
 pub(crate) enum FlushOf {
     Quorum,
-    Partition { key: PartitionKey, upto: i64 },
-    Checkpoints,
+    Partition {
+        key: PartitionKey,
+        upto: i64,
+    },
+    /// Of the directory with this index.
+    Checkpoints(usize),
 }
 
 /// Invariants: `image` holds exactly the committed records below `replay.next`; `delta` what of them the replicas have
@@ -89,6 +94,7 @@ pub struct Node {
     pub(crate) effects: Vec<Effect>,
     pub(crate) cluster_id: String,
     pub(crate) log_dirs: Vec<LogDir>,
+    pub(crate) offline: Offline,
 
     pub(crate) connections: Connections,
     pub(crate) early: Early,
@@ -214,8 +220,8 @@ impl Node {
     pub fn flushed(&mut self, id: FlushId, result: io::Result<()>, now: Now) {
         match self.flushes.remove(&id) {
             Some(FlushOf::Quorum) => self.quorum.on_flushed(result, now),
-            Some(FlushOf::Partition { key, upto }) => self.on_partition_flushed(key, upto, result),
-            Some(FlushOf::Checkpoints) => self.on_checkpoints_written(result),
+            Some(FlushOf::Partition { key, upto }) => self.on_partition_flushed(key, upto, result, now),
+            Some(FlushOf::Checkpoints(dir)) => self.on_checkpoints_written(dir, result, now),
             None => {}
         }
     }
@@ -326,7 +332,7 @@ impl Node {
 
     pub(crate) fn on_quorum_shut_down(&mut self) {
         let broker_epoch = self.lifecycle.as_ref().map_or(-1, |l| l.broker_epoch);
-        for dir in &self.log_dirs {
+        for (_, dir) in self.log_dirs.iter().enumerate().filter(|(index, _)| self.is_online(*index)) {
             if let Err(error) = dir.write_clean_mark(broker_epoch) {
                 tracing::error!(dir = %dir.path.display(), %error, "the mark of a clean stop cannot be written");
             }
@@ -368,6 +374,7 @@ impl Node {
             epoch: lifecycle.broker_epoch,
             partitions: self.replicas.partition_status(),
             cleaner: self.cleaner.status,
+            offline_dirs: self.offline.failed.len() + self.offline.missing.len(),
         });
         NodeStatus {
             node_id: self.config.node_id,

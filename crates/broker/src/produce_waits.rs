@@ -136,9 +136,10 @@ impl Node {
 
     pub(crate) fn settle_produces(&mut self, key: PartitionKey) {
         let partition = self.replicas.all.get(&key).map(|r| &r.partition);
+        let absence = self.absence(key);
         let outcome = |end: i64| match partition {
             Some(partition) => partition.is_replicated(end),
-            None => Some(ErrorCode::NotLeaderOrFollower),
+            None => Some(absence),
         };
         for wait in self.replicas.produces.settle(key, outcome) {
             self.respond_produce(wait.reply, wait.listener, wait.response);

@@ -20,44 +20,41 @@ use crate::settings;
 use crate::start::evidence_of;
 
 impl Node {
-    /// Recovers every log under `log.dirs`; the image will say whose they are.
-    pub(crate) fn load_logs(&mut self, now: Now) -> Result<(), StorageError> {
+    /// Recovers every log of a directory; the image will say whose they are.
+    pub(crate) fn load_logs(&mut self, index: usize, now: Now) -> Result<(), StorageError> {
         let log_config = settings::log_config(&settings::topic_config(&self.image, &self.config, ""), &self.config);
-        for (index, dir) in self.log_dirs.iter().enumerate() {
-            let failed = |error| StorageError { path: dir.path.clone(), error };
-            let recovery_points = dir.recovery_points().map_err(failed)?;
-            let log_starts = dir.log_starts().map_err(failed)?;
-            let high_watermarks = dir.high_watermarks().map_err(failed)?;
-            // Only ever a hint; a file that cannot be read is none.
-            let cleaned = dir.cleaner_offsets().unwrap_or_default();
-            for (name, (topic, partition, kind)) in dir.partitions().map_err(failed)? {
-                let path = dir.path.join(&name);
-                match kind {
-                    DirKind::Deleted => {
-                        self.replicas.doomed.push((now.mono_ms, path));
-                        continue;
-                    }
-                    DirKind::Replica if topic != "__cluster_metadata" => {}
-                    _ => continue,
+        let Some(dir) = self.log_dirs.get(index) else { return Ok(()) };
+        let failed = |error| StorageError { path: dir.path.clone(), error };
+        let recovery_points = dir.recovery_points().map_err(failed)?;
+        let log_starts = dir.log_starts().map_err(failed)?;
+        let high_watermarks = dir.high_watermarks().map_err(failed)?;
+        // Only ever a hint; a file that cannot be read is none.
+        let cleaned = dir.cleaner_offsets().unwrap_or_default();
+        for (name, (topic, partition, kind)) in dir.partitions().map_err(failed)? {
+            let path = dir.path.join(&name);
+            match kind {
+                DirKind::Deleted => {
+                    self.replicas.doomed.push((now.mono_ms, path));
+                    continue;
                 }
-                let id = (topic, partition);
-                let options = OpenOptions {
-                    topic_id: None,
-                    evidence: evidence_of(dir),
-                    recovery_point: recovery_points.get(&id).copied().unwrap_or(0),
-                    log_start_offset: log_starts.get(&id).copied().unwrap_or(0),
-                    now,
-                };
-                // Whether the topic is compacted the image will say; that it once was, and may have gaps, is known here.
-                let log_config = LogConfig { compact: cleaned.contains_key(&id), ..log_config.clone() };
-                let mut log = Log::open(self.disk.clone(), &path, log_config, &options)?;
-                log.set_cleaned_upto(cleaned.get(&id).copied());
-                let high_watermark = high_watermarks.get(&id).copied().unwrap_or(0);
-                self.replicas.unclaimed.insert(id, Unclaimed { log, dir: index, high_watermark });
+                DirKind::Replica if topic != "__cluster_metadata" => {}
+                _ => continue,
             }
+            let id = (topic, partition);
+            let options = OpenOptions {
+                topic_id: None,
+                evidence: evidence_of(dir),
+                recovery_point: recovery_points.get(&id).copied().unwrap_or(0),
+                log_start_offset: log_starts.get(&id).copied().unwrap_or(0),
+                now,
+            };
+            // Whether the topic is compacted the image will say; that it once was, and may have gaps, is known here.
+            let log_config = LogConfig { compact: cleaned.contains_key(&id), ..log_config.clone() };
+            let mut log = Log::open(self.disk.clone(), &path, log_config, &options)?;
+            log.set_cleaned_upto(cleaned.get(&id).copied());
+            let high_watermark = high_watermarks.get(&id).copied().unwrap_or(0);
+            self.replicas.unclaimed.insert(id, Unclaimed { log, dir: index, high_watermark });
         }
-        let bytes: u64 = self.replicas.unclaimed.values().map(|u| u.log.size_bytes()).sum();
-        tracing::info!(logs = self.replicas.unclaimed.len(), bytes, "logs are loaded");
         Ok(())
     }
 
@@ -96,8 +93,9 @@ impl Node {
         if delta.concerns_quotas() {
             self.quotas.update(&self.image);
         }
-        if let Err(error) = self.apply_delta(&delta, now) {
-            return self.fail(format!("log.dirs: {error}"));
+        self.apply_delta(&delta, now);
+        if self.has_failed {
+            return;
         }
         if !self.replicas.is_published {
             self.replicas.is_published = true;
@@ -109,17 +107,18 @@ impl Node {
         tracing::trace!(offset = self.replay.next - 1, "published");
     }
 
-    fn apply_delta(&mut self, delta: &MetadataDelta, now: Now) -> Result<(), StorageError> {
+    fn apply_delta(&mut self, delta: &MetadataDelta, now: Now) {
+        let mut failed = Vec::new();
         for (id, topic) in &delta.topics_deleted {
             for partition in topic.partitions.keys() {
-                self.remove_replica((*id, *partition), now)?;
+                failed.extend(self.remove_replica((*id, *partition), now).err());
             }
         }
         if delta.everything {
             let gone: Vec<PartitionKey> =
                 self.replicas.all.keys().copied().filter(|key| self.image.partition(key.0, key.1).is_none()).collect();
             for key in gone {
-                self.remove_replica(key, now)?;
+                failed.extend(self.remove_replica(key, now).err());
             }
         }
         let mut unassigned = Vec::new();
@@ -127,16 +126,32 @@ impl Node {
             let Some(topic) = self.image.topics.get(&key.0) else { continue };
             let Some(state) = topic.partitions.get(&key.1) else { continue };
             let (name, state) = (topic.name.clone(), state.clone());
-            if state.replicas.contains(&self.config.node_id) {
-                self.apply_partition(key, &name, &state, &mut unassigned, now)?;
-            } else {
-                self.remove_replica(key, now)?;
+            let applied = match state.replicas.contains(&self.config.node_id) {
+                true => self.apply_partition(key, &name, &state, &mut unassigned, now),
+                false => self.remove_replica(key, now),
+            };
+            if let Err(error) = applied {
+                // Without a log it cannot serve, whatever the reason; one that has its log goes with its directory.
+                if !self.replicas.all.contains_key(&key) {
+                    self.offline.replicas.insert(key);
+                }
+                failed.push(error);
             }
         }
         self.apply_configs(delta);
         self.apply_brokers(delta);
         self.assign_directories(unassigned, now);
-        Ok(())
+        for error in failed {
+            self.storage_failed(error, now);
+        }
+    }
+
+    /// Replicas that could not be opened for want of room may have it by now.
+    pub(crate) fn reopen_replicas(&mut self, now: Now) {
+        if !self.offline.replicas.is_empty() {
+            let partitions = self.offline.replicas.iter().copied().collect();
+            self.apply_delta(&MetadataDelta { partitions, ..Default::default() }, now);
+        }
     }
 
     fn changed_partitions(&self, delta: &MetadataDelta) -> Vec<PartitionKey> {
@@ -159,7 +174,12 @@ impl Node {
         now: Now,
     ) -> Result<(), StorageError> {
         if !self.replicas.all.contains_key(&key) {
+            if self.may_be_offline(key, topic, state) {
+                self.offline.replicas.insert(key);
+                return Ok(());
+            }
             self.open_replica(key, topic, state, now)?;
+            self.offline.replicas.remove(&key);
         }
         let local = self.config.node_id;
         let replica = self.replicas.all.get_mut(&key).expect("opened above");
@@ -241,10 +261,9 @@ impl Node {
     /// The directory that the controller assigned, or else the one with the fewest replicas.
     fn choose_dir(&self, state: &image::Partition) -> usize {
         let assigned = state.directory_of(self.config.node_id);
-        let known = assigned.and_then(|id| self.log_dirs.iter().position(|d| d.id == id));
-        let usable = |index: &usize| self.config.log_dirs.contains(&self.log_dirs[*index].path);
+        let known = assigned.and_then(|id| self.online_dirs().find(|index| self.log_dirs[*index].id == id));
         let count = |index: &usize| self.replicas.all.values().filter(|r| r.dir == *index).count();
-        known.or_else(|| (0..self.log_dirs.len()).filter(usable).min_by_key(count)).unwrap_or(0)
+        known.or_else(|| self.online_dirs().min_by_key(count)).unwrap_or(0)
     }
 
     fn partition_settings(&self, topic: &metadata::config::TopicConfig) -> Settings {
@@ -256,17 +275,24 @@ impl Node {
     }
 
     fn remove_replica(&mut self, key: PartitionKey, now: Now) -> Result<(), StorageError> {
-        let Some(replica) = self.replicas.all.remove(&key) else { return Ok(()) };
-        for fetcher in self.replicas.fetchers.values_mut() {
-            fetcher.remove(key);
-        }
-        self.replicas.touched.insert(key);
-        self.groups.runtime.on_role_changed(&replica.partition.topic, key.1);
+        self.offline.replicas.remove(&key);
+        let Some(replica) = self.detach_replica(key) else { return Ok(()) };
         let delay_ms = replica.topic_config.file_delete_delay_ms;
         tracing::info!(topic = %replica.partition.topic, partition = key.1, "replica is removed");
         let path = self.retire_log(replica.partition.into_log(), "delete")?;
         self.replicas.doomed.push((now.mono_ms + delay_ms, path));
         Ok(())
+    }
+
+    /// From here on nobody serves the replica; its log stays where it is.
+    pub(crate) fn detach_replica(&mut self, key: PartitionKey) -> Option<Replica> {
+        let replica = self.replicas.all.remove(&key)?;
+        for fetcher in self.replicas.fetchers.values_mut() {
+            fetcher.remove(key);
+        }
+        self.replicas.touched.insert(key);
+        self.groups.runtime.on_role_changed(&replica.partition.topic, key.1);
+        Some(replica)
     }
 
     fn retire_log(&mut self, log: Log, suffix: &str) -> Result<std::path::PathBuf, StorageError> {
@@ -348,7 +374,7 @@ impl Node {
     }
 
     /// KIP-858: with several directories the controller does not know which one was chosen.
-    fn assign_directories(&mut self, unassigned: Vec<(PartitionKey, Uuid)>, now: Now) {
+    pub(crate) fn assign_directories(&mut self, unassigned: Vec<(PartitionKey, Uuid)>, now: Now) {
         if unassigned.is_empty() {
             return;
         }

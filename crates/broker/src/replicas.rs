@@ -1,6 +1,7 @@
 //! The partitions that live on this broker, and everything that waits for them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::PathBuf;
 
 use metadata::config::{NodeConfig, TopicConfig};
@@ -10,7 +11,8 @@ use protocol::messages::{AlterPartitionRequest, AlterPartitionResponse, alter_pa
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use replication::{AlterOutcome, FetchSessions, Fetcher, Partition, PartitionKey};
-use storage::{Checkpoints, FlushWork, Log};
+use storage::checkpoint::is_full;
+use storage::{Checkpoints, FlushWork, Log, StorageError};
 
 use crate::control::ControlOp;
 use crate::delete_waits::DeleteWaits;
@@ -51,6 +53,8 @@ impl Replica {
 /// of `all`.
 pub(crate) struct Replicas {
     pub all: BTreeMap<PartitionKey, Replica>,
+    /// What reading and writing failed with, where nothing could be done about it at once.
+    pub failures: Vec<StorageError>,
     pub unclaimed: BTreeMap<(String, i32), Unclaimed>,
     pub fetchers: BTreeMap<i32, Fetcher>,
     pub sessions: FetchSessions,
@@ -67,7 +71,8 @@ pub(crate) struct Replicas {
     pub grown: BTreeSet<PartitionKey>,
     /// Checkpoint files as they were last written.
     written: BTreeMap<PathBuf, Vec<u8>>,
-    is_checkpointing: bool,
+    /// Directories whose checkpoints are being written.
+    checkpointing: BTreeSet<usize>,
     /// The image has told of this broker's partitions.
     pub is_published: bool,
     isr_check_ms: i64,
@@ -85,6 +90,7 @@ impl Replicas {
         let retention_period_ms = config.log_retention_check_interval_ms;
         Self {
             all: BTreeMap::new(),
+            failures: Vec::new(),
             unclaimed: BTreeMap::new(),
             fetchers: BTreeMap::new(),
             sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots.max(0) as usize),
@@ -96,7 +102,7 @@ impl Replicas {
             doomed: Vec::new(),
             grown: BTreeSet::new(),
             written: BTreeMap::new(),
-            is_checkpointing: false,
+            checkpointing: BTreeSet::new(),
             is_published: false,
             isr_check_ms: now.mono_ms + isr_check_period_ms,
             isr_check_period_ms,
@@ -171,11 +177,13 @@ impl Node {
         if !self.replicas.is_published {
             return false;
         }
+        let failures = std::mem::take(&mut self.replicas.failures);
+        self.all_failed(failures, now);
         let mut busy = self.settle_touched(now);
         self.drive_fetchers(now);
         busy |= self.poll_isr_changes(now);
         self.poll_producer_ids(now);
-        self.flush_sealed_segments();
+        self.flush_sealed_segments(now);
         self.expire_waits(now);
         self.poll_upkeep(now);
         self.poll_cleaner(now);
@@ -289,8 +297,9 @@ impl Node {
     }
 
     /// A sealed segment is flushed once, in the background, so that a crash leaves little to look at.
-    fn flush_sealed_segments(&mut self) {
+    fn flush_sealed_segments(&mut self, now: Now) {
         let mut work = Vec::new();
+        let mut failed = Vec::new();
         for key in std::mem::take(&mut self.replicas.grown) {
             let Some(replica) = self.replicas.all.get_mut(&key) else { continue };
             if replica.is_flushing {
@@ -304,23 +313,32 @@ impl Node {
                     work.push((key, flush));
                 }
                 Ok(None) => {}
-                Err(error) => return self.fail(format!("log.dirs: {error}")),
+                Err(error) => failed.push(error),
             }
         }
         for (key, flush) in work {
             self.flush(FlushOf::Partition { key, upto: flush.upto }, flush);
         }
+        self.all_failed(failed, now);
     }
 
-    pub(crate) fn on_partition_flushed(&mut self, key: PartitionKey, upto: i64, result: std::io::Result<()>) {
+    fn all_failed(&mut self, errors: Vec<StorageError>, now: Now) {
+        for error in errors {
+            self.storage_failed(error, now);
+        }
+    }
+
+    pub(crate) fn on_partition_flushed(&mut self, key: PartitionKey, upto: i64, result: io::Result<()>, now: Now) {
+        // Nobody relies any more on what is deleted or offline.
+        let Some(replica) = self.replicas.all.get_mut(&key) else { return };
         if let Err(error) = result {
             // What the kernel could not write may be lost, and a second fsync would not say so.
-            return self.fail(format!("log.dirs: partition {} cannot be flushed: {error}", key.1));
+            let (dir, log) = (replica.dir, replica.partition.log().dir().display());
+            let why = format!("{log} cannot be flushed: {error}");
+            return self.directory_failed(dir, &why, now);
         }
-        if let Some(replica) = self.replicas.all.get_mut(&key) {
-            replica.is_flushing = false;
-            replica.partition.log_mut().on_flushed(upto);
-        }
+        replica.is_flushing = false;
+        replica.partition.log_mut().on_flushed(upto);
     }
 
     /// Checkpoints, retention, and files whose time has come.
@@ -329,6 +347,7 @@ impl Node {
             self.replicas.checkpoint_ms = now.mono_ms + self.replicas.checkpoint_period_ms;
             self.write_checkpoints();
             self.remove_doomed(now);
+            self.reopen_replicas(now);
         }
         if now.mono_ms >= self.replicas.retention_ms {
             self.replicas.retention_ms = now.mono_ms + self.replicas.retention_period_ms;
@@ -345,11 +364,9 @@ impl Node {
                 tracing::warn!(path = %path.display(), %error, "a deleted partition's directory cannot be removed");
             }
         }
-        for replica in self.replicas.all.values_mut() {
-            if let Err(error) = replica.partition.tick(now) {
-                return self.fail(format!("log.dirs: {error}"));
-            }
-        }
+        let ticked = self.replicas.all.values_mut().map(|replica| replica.partition.tick(now));
+        let failed = ticked.filter_map(Result::err).collect();
+        self.all_failed(failed, now);
     }
 
     /// Kafka looks at the retention of compacted logs whenever its cleaner pauses.
@@ -359,6 +376,7 @@ impl Node {
 
     fn apply_retention(&mut self, which: &dyn Fn(&TopicConfig) -> bool, now: Now) {
         let mut changed = Vec::new();
+        let mut failed = Vec::new();
         for (key, replica) in &mut self.replicas.all {
             // The cleaner has its files; there is a next time.
             if replica.partition.log().is_being_cleaned() || !which(&replica.topic_config) {
@@ -368,10 +386,11 @@ impl Node {
             match replica.partition.log_mut().apply_retention(high_watermark, now) {
                 Ok(true) => changed.push(*key),
                 Ok(false) => {}
-                Err(error) => return self.fail(format!("log.dirs: {error}")),
+                Err(error) => failed.push(error),
             }
         }
         self.replicas.touched.extend(changed);
+        self.all_failed(failed, now);
     }
 
     /// High watermarks, log starts, recovery points and cleaned offsets of one directory.
@@ -391,15 +410,13 @@ impl Node {
         out
     }
 
-    /// Files that say something new, per directory.
-    fn changed_checkpoints(&mut self) -> Vec<(PathBuf, Vec<u8>)> {
+    /// Files of a directory that say something new.
+    fn changed_checkpoints(&mut self, index: usize) -> Vec<(PathBuf, Vec<u8>)> {
         let mut changed = Vec::new();
-        for index in 0..self.log_dirs.len() {
-            for (path, content) in self.log_dirs[index].checkpoints(&self.checkpoints(index)) {
-                if self.replicas.written.get(&path) != Some(&content) {
-                    self.replicas.written.insert(path.clone(), content.clone());
-                    changed.push((path, content));
-                }
+        for (path, content) in self.log_dirs[index].checkpoints(&self.checkpoints(index)) {
+            if self.replicas.written.get(&path) != Some(&content) {
+                self.replicas.written.insert(path.clone(), content.clone());
+                changed.push((path, content));
             }
         }
         changed
@@ -407,21 +424,29 @@ impl Node {
 
     /// Off this thread: an fsync of a small file takes as long as a thousand appends.
     pub(crate) fn write_checkpoints(&mut self) {
-        if self.replicas.is_checkpointing {
-            return;
-        }
-        let changed = self.changed_checkpoints();
-        if !changed.is_empty() {
-            self.replicas.is_checkpointing = true;
-            let work = FlushWork::replace(self.disk.clone(), changed);
-            self.flush(FlushOf::Checkpoints, work);
+        for index in 0..self.log_dirs.len() {
+            if !self.is_online(index) || self.replicas.checkpointing.contains(&index) {
+                continue;
+            }
+            let changed = self.changed_checkpoints(index);
+            if !changed.is_empty() {
+                self.replicas.checkpointing.insert(index);
+                let work = FlushWork::replace(self.disk.clone(), changed);
+                self.flush(FlushOf::Checkpoints(index), work);
+            }
         }
     }
 
-    pub(crate) fn on_checkpoints_written(&mut self, result: std::io::Result<()>) {
-        self.replicas.is_checkpointing = false;
-        if let Err(error) = result {
-            self.fail(format!("log.dirs: checkpoints cannot be written: {error}"));
+    pub(crate) fn on_checkpoints_written(&mut self, index: usize, result: io::Result<()>, now: Now) {
+        self.replicas.checkpointing.remove(&index);
+        let Err(error) = result else { return };
+        let dir = self.log_dirs[index].path.clone();
+        // Not known to be there: the next round writes them again.
+        self.replicas.written.retain(|path, _| path.parent() != Some(&dir));
+        let why = format!("{}: checkpoints cannot be written: {error}", dir.display());
+        match is_full(error.kind()) {
+            true => self.notice_full(&why, now),
+            false => self.directory_failed(index, &why, now),
         }
     }
 
@@ -430,19 +455,28 @@ impl Node {
         if self.lifecycle.is_none() {
             return;
         }
-        for replica in self.replicas.all.values_mut() {
-            if let Err(error) = replica.partition.log_mut().close() {
-                return self.fail(format!("log.dirs: {error}"));
+        for index in self.online_dirs().collect::<Vec<_>>() {
+            if let Err(error) = self.close_logs(index) {
+                tracing::error!(%error, "a log cannot be closed");
+                self.directory_failed(index, &error, now);
             }
         }
-        let changed = self.changed_checkpoints();
-        if let Err(error) = FlushWork::replace(self.disk.clone(), changed).run() {
-            return self.fail(format!("log.dirs: checkpoints cannot be written: {error}"));
+        if self.has_failed {
+            return;
         }
         self.fail_waits(now);
         self.replicas.fetchers.clear();
         self.replicas.is_published = false;
         tracing::info!(partitions = self.replicas.all.len(), "logs are closed");
+    }
+
+    fn close_logs(&mut self, index: usize) -> Result<(), StorageError> {
+        for replica in self.replicas.all.values_mut().filter(|r| r.dir == index) {
+            replica.partition.log_mut().close()?;
+        }
+        let changed = self.changed_checkpoints(index);
+        let path = self.log_dirs[index].path.clone();
+        FlushWork::replace(self.disk.clone(), changed).run().map_err(|error| StorageError { path, error })
     }
 
     pub(crate) fn topic_key(&self, topic: &str, partition: i32) -> Option<PartitionKey> {

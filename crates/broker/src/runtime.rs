@@ -9,8 +9,8 @@ use protocol::error::ErrorCode;
 use protocol::records::{BatchBuilder, BatchSpec, Batches, Scratch};
 use protocol::time::Now;
 use protocol::wire::Uuid;
-use replication::PartitionKey;
-use storage::AppendOrigin;
+use replication::{AppendRefused, PartitionKey};
+use storage::{AppendOrigin, StorageError};
 
 use crate::replicas::Replicas;
 
@@ -259,8 +259,14 @@ impl<S: Shard, W> Runtime<S, W> {
             loaded.loading = Some(replica.partition.log().log_start_offset().max(from + 1));
             return Ok(true);
         };
-        let bytes =
-            plan.bytes().map_err(|error| format!("log.dirs: {}-{partition} cannot be read: {error}", S::TOPIC))?;
+        let bytes = match plan.bytes() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let path = replica.partition.log().dir().to_owned();
+                replicas.failures.push(StorageError { path, error });
+                return Ok(false);
+            }
+        };
         let mut next = from;
         let mut scratch = Scratch::default();
         for batch in Batches::new(&bytes).map_while(Result::ok) {
@@ -297,10 +303,18 @@ impl<S: Shard, W> Runtime<S, W> {
                 true
             }
             Err(error) => {
+                let error = match error {
+                    AppendRefused::Storage(error) => {
+                        let shown = error.to_string();
+                        replicas.failures.push(error);
+                        shown
+                    }
+                    AppendRefused::Code(code) => code.name().to_owned(),
+                };
                 tracing::warn!(
                     topic = S::TOPIC,
                     partition,
-                    ?error,
+                    error,
                     "records cannot be written; the coordinator loads again"
                 );
                 self.drop_shard(partition, ErrorCode::CoordinatorNotAvailable);

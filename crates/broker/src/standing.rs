@@ -44,7 +44,7 @@ impl Node {
             ..Default::default()
         });
         let lifecycle = self.lifecycle.as_ref().expect("only brokers register");
-        let dirs = self.log_dirs.iter().filter(|d| self.config.log_dirs.contains(&d.path));
+        let dirs = self.online_dirs().map(|index| &self.log_dirs[index]);
         // KIP-966: the last epoch, the same in all directories, proves that nothing was lost.
         // DIFFERS: Kafka knows it only after a clean stop. Here a process that was killed on a machine that stayed up
         // has lost nothing either, and its replicas stay eligible; else a cluster whose brokers are all killed would
@@ -86,7 +86,9 @@ impl Node {
             lifecycle.on_registered(response, now);
             // A refusal gives no epoch, and takes none away.
             let broker_epoch = lifecycle.broker_epoch;
-            for dir in self.log_dirs.iter().filter(|_| broker_epoch >= 0) {
+            let failed = &self.offline.failed;
+            let online = self.log_dirs.iter().enumerate().filter(|(index, _)| !failed.contains(index));
+            for (_, dir) in online.filter(|_| broker_epoch >= 0) {
                 // Without the note a crash counts as one that may have lost something.
                 if let Err(error) = dir.note_registered(lifecycle.incarnation, broker_epoch) {
                     tracing::warn!(dir = %dir.path.display(), %error, "the broker epoch cannot be noted");

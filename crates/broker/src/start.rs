@@ -9,8 +9,9 @@ use metadata::config::NodeConfig;
 use metadata::{MetadataDelta, MetadataImage};
 use protocol::records::{Batches, Scratch};
 use protocol::time::Now;
+use protocol::wire::Uuid;
 use raft::{Endpoint, Endpoints, Quorum, QuorumConfig};
-use storage::{DirError, DiskRef, Evidence, LogDir};
+use storage::{DirError, DiskRef, Evidence, LogDir, META_PROPERTIES, MetaProperties};
 
 use crate::cleaner::Cleaner;
 use crate::connections::Connections;
@@ -20,6 +21,7 @@ use crate::groups::Groups;
 use crate::lifecycle::Lifecycle;
 use crate::links::Links;
 use crate::node::{Mutations, Node, Shutdown};
+use crate::offline::Offline;
 use crate::producer_ids::ProducerIds;
 use crate::quorum::QuorumReplay;
 use crate::quotas::Quotas;
@@ -75,7 +77,7 @@ impl Node {
         now: Now,
     ) -> Result<Node, StartError> {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (log_dirs, cluster_id) = open_dirs(&config, &disk)?;
+        let Opened { log_dirs, missing, cluster_id } = open_dirs(&config, &disk, &mut rng)?;
         let metadata_dir = log_dirs.iter().find(|d| d.path == config.metadata_log_dir);
         let metadata_dir = metadata_dir.expect("open_dirs opens the metadata directory");
         let evidence = evidence_of(metadata_dir);
@@ -122,20 +124,43 @@ impl Node {
             has_failed: false,
             cluster_id,
             log_dirs,
+            offline: Offline { missing, ..Offline::default() },
             config,
             mutations,
             disk,
             rng,
         };
         if is_broker {
-            node.load_logs(now).map_err(StartError::Log)?;
+            node.load_all_logs(now)?;
         }
         // Only now: had we died while we were still looking for damage, the next start would have to look again.
-        for dir in &node.log_dirs {
-            let noted = dir.note_start(incarnation);
-            noted.map_err(|error| StartError::Dir(DirError::Io(dir.path.clone(), error)))?;
-        }
+        node.note_start(incarnation);
         Ok(node)
+    }
+
+    /// Without the note a crash counts as one that may have lost something; what is left of an older one names none of
+    /// those who write from now on.
+    fn note_start(&self, incarnation: Uuid) {
+        for (_, dir) in self.log_dirs.iter().enumerate().filter(|(index, _)| self.is_online(*index)) {
+            if let Err(error) = dir.note_start(incarnation) {
+                tracing::warn!(dir = %dir.path.display(), %error, "the start cannot be noted");
+            }
+        }
+    }
+
+    /// A directory whose logs cannot be opened is offline, as one that fails later; without any the node does not start.
+    fn load_all_logs(&mut self, now: Now) -> Result<(), StartError> {
+        for index in 0..self.log_dirs.len() {
+            let Err(error) = self.load_logs(index, now) else { continue };
+            let is_metadata = self.log_dirs[index].path == self.config.metadata_log_dir;
+            if is_metadata || self.online_dirs().all(|other| other == index) {
+                return Err(StartError::Log(error));
+            }
+            self.directory_failed(index, &error, now);
+        }
+        let bytes: u64 = self.replicas.unclaimed.values().map(|u| u.log.size_bytes()).sum();
+        tracing::info!(logs = self.replicas.unclaimed.len(), bytes, "logs are loaded");
+        Ok(())
     }
 
     pub(crate) fn listener_kind(&self, listener: usize) -> ListenerKind {
@@ -155,42 +180,91 @@ pub(crate) fn evidence_of(dir: &LogDir) -> Evidence {
     }
 }
 
-fn open_dirs(config: &NodeConfig, disk: &DiskRef) -> Result<(Vec<LogDir>, String), StartError> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    if config.roles.broker {
-        paths.extend(config.log_dirs.iter().cloned());
-    }
-    if !paths.contains(&config.metadata_log_dir) {
-        paths.push(config.metadata_log_dir.clone());
-    }
-    let mut dirs: Vec<LogDir> = Vec::new();
-    let mut cluster: Option<String> = None;
-    for path in paths {
-        let dir = LogDir::open(disk.clone(), &path).map_err(StartError::Dir)?;
-        let foreign = |what: String| StartError::Foreign { dir: path.clone(), what };
-        match dir.meta.node_id {
-            Some(id) if id == config.node_id => {}
-            other => {
-                let stored = other.map_or("no node id".to_owned(), |id| format!("node.id={id}"));
-                return Err(foreign(format!(
-                    "meta.properties says {stored}, the configuration says node.id={}; use the directory of this node, or the configuration of that one",
-                    config.node_id
-                )));
+struct Opened {
+    log_dirs: Vec<LogDir>,
+    missing: Vec<PathBuf>,
+    cluster_id: String,
+}
+
+/// The metadata directory must be there. Another one that cannot be used is left out, as long as one is left; one that
+/// is there and empty, such as a new disk, is formatted.
+///
+/// DIFFERS: Apache Kafka makes a directory that is not there, which is more often a disk that is not mounted.
+fn open_dirs(config: &NodeConfig, disk: &DiskRef, rng: &mut fastrand::Rng) -> Result<Opened, StartError> {
+    let metadata = LogDir::open(disk.clone(), &config.metadata_log_dir).map_err(StartError::Dir)?;
+    let cluster_id = check_identity(config, &metadata, None)?;
+    let mut others: Vec<LogDir> = Vec::new();
+    let mut missing = Vec::new();
+    let wanted = config.log_dirs.iter().filter(|_| config.roles.broker);
+    for path in wanted.filter(|path| **path != config.metadata_log_dir) {
+        let dir = match open_or_format(config, disk, path, &cluster_id, rng) {
+            Ok(dir) => dir,
+            Err(locked @ DirError::Locked(_)) => return Err(StartError::Dir(locked)),
+            Err(error) => {
+                tracing::error!(dir = %path.display(), %error, "log directory is offline; mend or replace it, then restart");
+                missing.push(path.clone());
+                continue;
             }
+        };
+        check_identity(config, &dir, Some(&cluster_id))?;
+        if let Some(other) = others.iter().chain([&metadata]).find(|d| d.id == dir.id) {
+            let what = format!("has the same directory.id as {}: it is a copy", other.path.display());
+            return Err(StartError::Foreign { dir: path.clone(), what });
         }
-        let id = dir.meta.cluster_id.clone();
-        let id =
-            id.ok_or_else(|| foreign("meta.properties has no cluster.id; format the directory anew".to_owned()))?;
-        if let Some(known) = cluster.as_ref().filter(|known| **known != id) {
-            return Err(foreign(format!("belongs to cluster {id}, the other directories to {known}")));
-        }
-        if let Some(other) = dirs.iter().find(|d| d.id == dir.id) {
-            return Err(foreign(format!("has the same directory.id as {}: it is a copy", other.path.display())));
-        }
-        cluster = Some(id);
-        dirs.push(dir);
+        others.push(dir);
     }
-    Ok((dirs, cluster.expect("there is at least the metadata directory")))
+    let serves = others.len() + usize::from(config.log_dirs.contains(&config.metadata_log_dir));
+    if let (true, 0, Some(first)) = (config.roles.broker, serves, missing.first()) {
+        let error = std::io::Error::other("this directory cannot be used, and no other is left");
+        return Err(StartError::Dir(DirError::Io(first.clone(), error)));
+    }
+    // In the order of the configuration, the metadata's own behind them.
+    let place = |dir: &LogDir| config.log_dirs.iter().position(|path| *path == dir.path).unwrap_or(usize::MAX);
+    let mut log_dirs = others;
+    log_dirs.push(metadata);
+    log_dirs.sort_by_key(place);
+    Ok(Opened { log_dirs, missing, cluster_id })
+}
+
+fn open_or_format(
+    config: &NodeConfig,
+    disk: &DiskRef,
+    path: &std::path::Path,
+    cluster_id: &str,
+    rng: &mut fastrand::Rng,
+) -> Result<LogDir, DirError> {
+    if disk.exists(path) && !disk.exists(&path.join(META_PROPERTIES)) {
+        tracing::warn!(dir = %path.display(), "log directory is not formatted, as a new disk is; it is formatted now");
+        let meta = MetaProperties {
+            version: 1,
+            cluster_id: Some(cluster_id.to_owned()),
+            node_id: Some(config.node_id),
+            directory_id: Some(Node::random_uuid(rng)),
+        };
+        meta.write(&**disk, path).map_err(|error| DirError::Io(path.to_owned(), error))?;
+    }
+    LogDir::open(disk.clone(), path)
+}
+
+/// The directory's cluster, if it is this node's and of that cluster.
+fn check_identity(config: &NodeConfig, dir: &LogDir, cluster: Option<&str>) -> Result<String, StartError> {
+    let foreign = |what: String| StartError::Foreign { dir: dir.path.clone(), what };
+    match dir.meta.node_id {
+        Some(id) if id == config.node_id => {}
+        other => {
+            let stored = other.map_or("no node id".to_owned(), |id| format!("node.id={id}"));
+            return Err(foreign(format!(
+                "meta.properties says {stored}, the configuration says node.id={}; use the directory of this node, or the configuration of that one",
+                config.node_id
+            )));
+        }
+    }
+    let id = dir.meta.cluster_id.clone();
+    let id = id.ok_or_else(|| foreign("meta.properties has no cluster.id; format the directory anew".to_owned()))?;
+    match cluster.filter(|known| *known != id) {
+        Some(known) => Err(foreign(format!("belongs to cluster {id}, the other directories to {known}"))),
+        None => Ok(id),
+    }
 }
 
 fn quorum_config(config: &NodeConfig, dir: &LogDir, cluster_id: &str, mutations: raft::Mutations) -> QuorumConfig {

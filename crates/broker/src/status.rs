@@ -23,6 +23,8 @@ pub struct BrokerStatus {
     pub epoch: i64,
     pub partitions: Vec<PartitionStatus>,
     pub cleaner: CleanerStatus,
+    /// Of `log.dirs`, that failed or could not be opened.
+    pub offline_dirs: usize,
 }
 
 /// Of the log cleaner, since the start.

@@ -13,6 +13,7 @@ use protocol::error::ErrorCode;
 use protocol::header::{decode_response, encode_request};
 use protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use protocol::messages::delete_records_request::{DeleteRecordsPartition, DeleteRecordsTopic};
+use protocol::messages::delete_topics_request::DeleteTopicState;
 use protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
@@ -21,13 +22,14 @@ use protocol::records::{BatchBuilder, BatchSpec, Batches, Scratch};
 use protocol::time::Now;
 use protocol::wire::{Records, Uuid};
 use storage::mem::MemDisk;
-use storage::{CleanWork, DiskRef, MetaProperties};
+use storage::mem::Op;
+use storage::{CleanWork, Disk, MetaProperties};
 
 const CLUSTER: &str = "wR7lI2ZkRAChZZZZZZZZZQ";
 
 struct Member {
     node: Option<Node>,
-    disk: DiskRef,
+    disk: MemDisk,
     config: Arc<NodeConfig>,
 }
 
@@ -40,6 +42,8 @@ struct Cluster {
     queue: VecDeque<Event>,
     answers: BTreeMap<ConnId, VecDeque<Vec<u8>>>,
     clients: BTreeMap<i32, ConnId>,
+    /// Nodes that stopped because they had to, where a test expects it.
+    fatal: Option<Vec<(i32, String)>>,
 }
 
 enum Event {
@@ -47,21 +51,26 @@ enum Event {
     Down(i32, LinkId, bool),
     Request(i32, ConnId, Vec<u8>),
     Answer(i32, LinkId, Vec<u8>),
-    Flushed(i32, FlushId),
+    Flushed(i32, FlushId, std::io::Result<()>),
     Cleaned(i32, CleanId, Box<CleanWork>),
 }
 
-fn properties(id: i32, size: i32) -> String {
+fn properties(id: i32, size: i32, dirs: &[&str]) -> String {
     let voters: Vec<String> = (1..=size).map(|n| format!("{n}@host{n}:9093")).collect();
     format!(
         "process.roles=broker,controller\nnode.id={id}\nlisteners=PLAINTEXT://host{id}:9092,CONTROLLER://host{id}:9093\n\
-         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs=/data\nmin.insync.replicas=1\nlog.cleaner.backoff.ms=500\n",
-        voters.join(",")
+         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs={}\nmin.insync.replicas=1\nlog.cleaner.backoff.ms=500\n",
+        voters.join(","),
+        dirs.join(",")
     )
 }
 
 impl Cluster {
     fn new(size: i32) -> Self {
+        Self::with_dirs(size, &["/data"])
+    }
+
+    fn with_dirs(size: i32, dirs: &[&str]) -> Self {
         let now = Now { mono_ms: 1_000_000, wall_ms: 1_700_000_000_000 };
         let mut cluster = Cluster {
             members: BTreeMap::new(),
@@ -71,21 +80,24 @@ impl Cluster {
             queue: VecDeque::new(),
             answers: BTreeMap::new(),
             clients: BTreeMap::new(),
+            fatal: None,
         };
         for id in 1..=size {
-            let disk: DiskRef = Arc::new(MemDisk::default());
-            disk.create_dir_all(Path::new("/data")).expect("a memory disk takes directories");
-            let mut bytes = [id as u8; 16];
-            bytes[0] = 1;
-            let meta = MetaProperties {
-                version: 1,
-                cluster_id: Some(CLUSTER.to_owned()),
-                node_id: Some(id),
-                directory_id: Some(Uuid::from_random(bytes)),
-            };
-            meta.write(&*disk, Path::new("/data")).expect("a memory disk takes files");
-            let (config, _) =
-                NodeConfig::from_text(&properties(id, size), "test.properties", &[]).expect("valid configuration");
+            let disk = MemDisk::default();
+            for (number, dir) in dirs.iter().enumerate() {
+                disk.create_dir_all(Path::new(dir)).expect("a memory disk takes directories");
+                let mut bytes = [id as u8; 16];
+                bytes[0] = 1 + number as u8;
+                let meta = MetaProperties {
+                    version: 1,
+                    cluster_id: Some(CLUSTER.to_owned()),
+                    node_id: Some(id),
+                    directory_id: Some(Uuid::from_random(bytes)),
+                };
+                meta.write(&disk, Path::new(dir)).expect("a memory disk takes files");
+            }
+            let (config, _) = NodeConfig::from_text(&properties(id, size, dirs), "test.properties", &[])
+                .expect("valid configuration");
             cluster.members.insert(id, Member { node: None, disk, config: Arc::new(config) });
             cluster.start(id);
         }
@@ -95,7 +107,8 @@ impl Cluster {
     fn start(&mut self, id: i32) {
         let member = self.members.get_mut(&id).expect("a member");
         let seed = id as u64 + self.now.mono_ms as u64;
-        let node = Node::start(member.config.clone(), member.disk.clone(), seed, self.now).expect("the node starts");
+        let node =
+            Node::start(member.config.clone(), Arc::new(member.disk.clone()), seed, self.now).expect("the node starts");
         member.node = Some(node);
     }
 
@@ -170,7 +183,7 @@ impl Cluster {
             Event::Down(id, link, refused) => self.node(id).map(|n| n.link_down(link, refused, now)),
             Event::Request(id, conn, mut frame) => self.node(id).map(|n| n.frame(conn, &mut frame, now)),
             Event::Answer(id, link, mut frame) => self.node(id).map(|n| n.link_frame(link, &mut frame, now)),
-            Event::Flushed(id, flush) => self.node(id).map(|n| n.flushed(flush, Ok(()), now)),
+            Event::Flushed(id, flush, result) => self.node(id).map(|n| n.flushed(flush, result, now)),
             Event::Cleaned(id, clean, mut work) => {
                 let result = work.run(&mut |_| {});
                 self.node(id).map(|n| n.cleaned(clean, work, result, now))
@@ -226,12 +239,18 @@ impl Cluster {
                 }
             }
             Effect::Flush { id: flush, work } => {
-                work.run().expect("a memory disk flushes");
-                self.queue.push_back(Event::Flushed(id, flush));
+                let result = work.run();
+                self.queue.push_back(Event::Flushed(id, flush, result));
             }
             Effect::Clean { id: clean, work, .. } => self.queue.push_back(Event::Cleaned(id, clean, work)),
             Effect::Stopped => self.members.get_mut(&id).expect("a member").node = None,
-            Effect::Fatal { message } => panic!("node {id}: {message}"),
+            Effect::Fatal { message } => match &mut self.fatal {
+                Some(fatal) => {
+                    fatal.push((id, message));
+                    self.kill(id);
+                }
+                None => panic!("node {id}: {message}"),
+            },
         }
     }
 
@@ -296,14 +315,28 @@ impl Cluster {
     }
 
     fn produce(&mut self, id: i32, topic: Uuid, value: &str) -> (ErrorCode, i64) {
-        self.produce_with(id, topic, None, value)
+        self.produce_any(id, (topic, 0), None, value)
     }
 
     fn produce_with(&mut self, id: i32, topic: Uuid, key: Option<&str>, value: &str) -> (ErrorCode, i64) {
+        self.produce_any(id, (topic, 0), key, value)
+    }
+
+    fn produce_to(&mut self, id: i32, to: (Uuid, i32), value: &str) -> (ErrorCode, i64) {
+        self.produce_any(id, to, None, value)
+    }
+
+    fn produce_any(
+        &mut self,
+        id: i32,
+        (topic, index): (Uuid, i32),
+        key: Option<&str>,
+        value: &str,
+    ) -> (ErrorCode, i64) {
         let mut builder = BatchBuilder::new(BatchSpec::default());
         builder.append(self.now.wall_ms, key.map(str::as_bytes), Some(value.as_bytes()), &[]);
         let records = Some(Records::Inline(builder.build().into()));
-        let data = PartitionProduceData { index: 0, records, ..Default::default() };
+        let data = PartitionProduceData { index, records, ..Default::default() };
         let topic = TopicProduceData { topic_id: topic, partition_data: vec![data], ..Default::default() };
         let request = ProduceRequest { acks: -1, timeout_ms: 5_000, topic_data: vec![topic], ..Default::default() };
         let bytes = self.ask(id, ApiKey::Produce, 13, &request);
@@ -631,4 +664,179 @@ fn a_compacted_topic_keeps_the_latest_value_of_each_key_on_every_replica() {
     assert_eq!(passes(&cluster, leader), 0);
     let leader = cluster.leader(topic);
     assert_eq!(cluster.fetch(leader, topic, 8).1.first().map(String::as_str), Some("8"));
+}
+
+impl Cluster {
+    fn partition(&self, topic: Uuid, index: i32) -> metadata::image::Partition {
+        let node = self.members.values().find_map(|m| m.node.as_ref()).expect("someone lives");
+        node.image().partition(topic, index).expect("the partition is there").clone()
+    }
+
+    /// Log directories of a node, with their errors and replicas.
+    fn log_dirs(&mut self, id: i32) -> BTreeMap<String, (ErrorCode, usize)> {
+        let bytes =
+            self.ask(id, ApiKey::DescribeLogDirs, 4, &DescribeLogDirsRequest { topics: None, ..Default::default() });
+        let (_, response) = decode_response::<DescribeLogDirsRequest<'_>>(&bytes, 4).expect("decodes");
+        let of_dir = |dir: &describe_log_dirs_response::DescribeLogDirsResult<'_>| {
+            let replicas = dir.topics.iter().map(|t| t.partitions.len()).sum();
+            (dir.log_dir.to_string(), (ErrorCode::from_i16(dir.error_code), replicas))
+        };
+        response.results.iter().map(of_dir).collect()
+    }
+
+    /// Produces wherever the leader is by now.
+    fn produce_somewhere(&mut self, key: (Uuid, i32), value: &str) -> i64 {
+        for _ in 0..100 {
+            let leader = self.partition(key.0, key.1).leader;
+            if leader >= 0 && self.node(leader).is_some() {
+                if let (ErrorCode::None, offset) = self.produce_to(leader, key, value) {
+                    return offset;
+                }
+            }
+            self.run(50);
+        }
+        panic!("nobody takes {value}");
+    }
+
+    fn run_until(&mut self, what: &str, mut is_so: impl FnMut(&mut Cluster) -> bool) {
+        for _ in 0..400 {
+            if is_so(self) {
+                return;
+            }
+            self.run(50);
+        }
+        panic!("never: {what}");
+    }
+}
+
+#[test]
+fn a_failed_directory_takes_only_itself_offline() {
+    let mut cluster = Cluster::with_dirs(3, &["/data", "/more"]);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(1, "t", 6, 3);
+    cluster.run(500);
+    for index in 0..6 {
+        cluster.produce_somewhere((topic, index), "before");
+    }
+    cluster.run(500);
+    let more = |id: i32| {
+        let mut bytes = [id as u8; 16];
+        bytes[0] = 2;
+        Uuid::from_random(bytes)
+    };
+    // A broker that leads partitions in either directory.
+    let led = |c: &Cluster, id: i32, in_more: bool| {
+        (0..6).find(|index| {
+            let p = c.partition(topic, *index);
+            p.leader == id && (p.directory_of(id) == Some(more(id))) == in_more
+        })
+    };
+    let found = (1..=3).find_map(|id| Some((id, led(&cluster, id, true)?, led(&cluster, id, false)?)));
+    let (id, lost, kept) = found.expect("a broker that leads in both directories");
+    for op in [Op::Read, Op::Write, Op::Sync] {
+        cluster.members[&id].disk.plant("/more", op, std::io::ErrorKind::Other);
+    }
+    assert_eq!(cluster.produce_to(id, (topic, lost), "lost").0, ErrorCode::KafkaStorageError);
+    // The others go on at once, and the controller moves what was led from there.
+    cluster.run_until("the leadership moves", |c| {
+        let p = c.partition(topic, lost);
+        p.leader != id && p.leader >= 0 && !p.isr.contains(&id)
+    });
+    assert_eq!(cluster.produce_somewhere((topic, lost), "after"), 1);
+    assert_eq!(cluster.produce_to(id, (topic, kept), "after"), (ErrorCode::None, 1));
+    assert_eq!(cluster.produce_to(id, (topic, lost), "no").0, ErrorCode::KafkaStorageError);
+    let dirs = cluster.log_dirs(id);
+    assert_eq!(dirs["/more"], (ErrorCode::KafkaStorageError, 0));
+    assert_eq!(dirs["/data"].0, ErrorCode::None);
+    let in_data = dirs["/data"].1;
+
+    // Restarted without it: nothing of what was lost is begun anew elsewhere.
+    cluster.kill(id);
+    cluster.start(id);
+    cluster.run_until_ready();
+    cluster.run(500);
+    let dirs = cluster.log_dirs(id);
+    assert_eq!((dirs["/more"], dirs["/data"]), ((ErrorCode::KafkaStorageError, 0), (ErrorCode::None, in_data)));
+    assert_eq!(cluster.produce_to(id, (topic, lost), "no").0, ErrorCode::KafkaStorageError);
+    // New partitions find their place in what is left.
+    let new = cluster.create_topic(1, "new", 2, 3);
+    cluster.produce_somewhere((new, 1), "new");
+
+    // Mended, it catches up and counts again.
+    cluster.members[&id].disk.heal();
+    cluster.kill(id);
+    cluster.start(id);
+    cluster.run_until_ready();
+    cluster.run_until("all replicas are in sync", |c| (0..6).all(|index| c.partition(topic, index).isr.len() == 3));
+    assert_eq!(cluster.log_dirs(id)["/more"], (ErrorCode::None, 6 - in_data));
+}
+
+#[test]
+fn a_new_disk_is_formatted_and_filled() {
+    let mut cluster = Cluster::with_dirs(2, &["/data", "/more"]);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(1, "t", 4, 2);
+    cluster.run(500);
+    for index in 0..4 {
+        cluster.produce_somewhere((topic, index), "a");
+    }
+    cluster.run(500);
+    cluster.kill(2);
+    let disk = cluster.members[&2].disk.clone();
+    disk.remove_dir_all(Path::new("/more")).expect("memory");
+    disk.create_dir_all(Path::new("/more")).expect("memory");
+    cluster.start(2);
+    cluster.run_until_ready();
+    cluster.run_until("all replicas are in sync", |c| (0..4).all(|index| c.partition(topic, index).isr.len() == 2));
+    let dirs = cluster.log_dirs(2);
+    assert_eq!(dirs.values().map(|(error, _)| *error).collect::<Vec<_>>(), [ErrorCode::None; 2]);
+    assert_eq!(dirs.values().map(|(_, replicas)| replicas).sum::<usize>(), 4);
+}
+
+#[test]
+fn without_its_last_directory_a_node_stops() {
+    let mut cluster = Cluster::with_dirs(3, &["/data", "/more"]);
+    cluster.run_until_ready();
+    cluster.fatal = Some(Vec::new());
+    let topic = cluster.create_topic(1, "t", 1, 3);
+    cluster.run(500);
+    for dir in ["/data", "/more"] {
+        cluster.members[&2].disk.plant(dir, Op::Write, std::io::ErrorKind::Other);
+        cluster.members[&2].disk.plant(dir, Op::Sync, std::io::ErrorKind::Other);
+    }
+    cluster.produce_somewhere((topic, 0), "a");
+    cluster.run_until("the node stops", |c| c.node(2).is_none());
+    assert_eq!(cluster.fatal.as_ref().map(Vec::len), Some(1), "{:?}", cluster.fatal);
+}
+
+#[test]
+fn a_full_directory_refuses_appends_until_there_is_room() {
+    let mut cluster = Cluster::with_dirs(1, &["/data", "/more"]);
+    cluster.run_until_ready();
+    let large = cluster.create_topic(1, "large", 2, 1);
+    let topic = cluster.create_topic(1, "t", 2, 1);
+    cluster.run(500);
+    let of_more = |c: &Cluster, topic: Uuid| {
+        (0..2).find(|i| c.partition(topic, *i).directory_of(1).is_some_and(|id| id.0[0] == 2)).expect("one of two")
+    };
+    let (large_part, part) = (of_more(&cluster, large), of_more(&cluster, topic));
+    let value = "x".repeat(10_000);
+    for _ in 0..10 {
+        assert_eq!(cluster.produce_to(1, (large, large_part), &value).0, ErrorCode::None);
+    }
+    cluster.members[&1].disk.leave_room("/more", 5_000);
+    assert_eq!(cluster.produce_to(1, (topic, part), &value).0, ErrorCode::KafkaStorageError);
+    assert_eq!(cluster.produce_to(1, (topic, 1 - part), &value), (ErrorCode::None, 0));
+    assert_eq!(cluster.produce_to(1, (topic, part), "short"), (ErrorCode::None, 0));
+    // It starts as it is, and what is deleted makes room.
+    cluster.kill(1);
+    cluster.start(1);
+    cluster.run_until_ready();
+    assert_eq!(cluster.produce_to(1, (topic, part), &value).0, ErrorCode::KafkaStorageError);
+    assert_eq!(cluster.log_dirs(1)["/more"].0, ErrorCode::None);
+    let doomed = DeleteTopicState { name: Some("large".into()), ..Default::default() };
+    let request = DeleteTopicsRequest { topics: vec![doomed], timeout_ms: 5_000, ..Default::default() };
+    cluster.ask(1, ApiKey::DeleteTopics, 6, &request);
+    cluster.run(70_000);
+    assert_eq!(cluster.produce_to(1, (topic, part), &value), (ErrorCode::None, 1));
 }

@@ -113,6 +113,7 @@ fn broker(page: &mut Page, broker: &BrokerStatus) {
     let help = "Led partitions below min.insync.replicas.";
     page.gauge(&format!("{prefix}_underminisrpartitioncount"), help, under_min_isr);
     let offline = broker.partitions.iter().filter(|p| p.leader.is_none()).count();
+    page.gauge("zwirn_log_directories_offline", "Directories of log.dirs that cannot be used.", broker.offline_dirs);
     page.gauge("zwirn_partitions_without_leader", "Replicas on this broker whose partition has no leader.", offline);
     cleaner(page, &broker.cleaner);
     topics(page, broker);

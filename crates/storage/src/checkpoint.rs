@@ -64,6 +64,25 @@ pub fn format_offsets(entries: &[(String, i32, i64)]) -> Vec<u8> {
     format_lines(lines).into_bytes()
 }
 
+/// There is no room, which is no damage.
+pub fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Replaces a file that the log is as good without: on a full disk the old one stays, and recovery does more.
+pub fn replace_if_room(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match replace(disk, path, bytes) {
+        Err(error) if is_full(error.kind()) => {
+            tracing::warn!(path = %path.display(), "the disk is full; this file stays as it was");
+            let mut tmp = path.as_os_str().to_owned();
+            tmp.push(".tmp");
+            disk.remove_file(tmp.as_ref())
+                .or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+        }
+        replaced => replaced,
+    }
+}
+
 /// Replaces a file that can be rebuilt: atomic, but not forced to disk.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut tmp = path.as_os_str().to_owned();

@@ -69,7 +69,7 @@ impl LeaderEpochs {
     fn save(&mut self) -> io::Result<()> {
         self.is_dirty = true;
         let lines = self.entries.iter().map(|e| format!("{} {}", e.epoch, e.start_offset));
-        checkpoint::replace(&*self.disk, &self.path, checkpoint::format_lines(lines).as_bytes())
+        checkpoint::replace_if_room(&*self.disk, &self.path, checkpoint::format_lines(lines).as_bytes())
     }
 
     pub fn entries(&self) -> &[EpochEntry] {

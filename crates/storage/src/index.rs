@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::path::PathBuf;
 
+use crate::checkpoint::is_full;
 use crate::disk::{Disk, OpenMode};
 
 /// Entries that may wait in memory before they are written; a crash costs a scan of what they cover.
@@ -181,7 +182,11 @@ impl<E: IndexEntry> Index<E> {
             entry.encode(self.base_offset, &mut bytes);
         }
         let file = disk.open(&self.path, OpenMode::Create)?;
-        file.write_at(&mut [IoSlice::new(&bytes)], (self.written * E::SIZE) as u64)?;
+        match file.write_at(&mut [IoSlice::new(&bytes)], (self.written * E::SIZE) as u64) {
+            // They wait on; an index that ends early costs a longer look into the segment.
+            Err(error) if is_full(error.kind()) => return file.set_len((self.written * E::SIZE) as u64),
+            written => written?,
+        }
         self.written = self.entries.len();
         Ok(())
     }

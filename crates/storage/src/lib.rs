@@ -34,7 +34,8 @@ pub use log::{
     TimestampOffset,
 };
 pub use log_dir::{
-    BootNote, Checkpoints, DirError, DirKind, LogDir, MetaProperties, parse_partition_dir, partition_dir,
+    BootNote, Checkpoints, DirError, DirKind, LogDir, META_PROPERTIES, MetaProperties, parse_partition_dir,
+    partition_dir,
 };
 pub use producers::{ProducerEntry, ProducerStates};
 pub use txn_index::AbortedTxn;

@@ -242,8 +242,17 @@ impl LogDir {
         self.disk.write_atomically(&self.path.join(CLEAN_SHUTDOWN), text.as_bytes())
     }
 
+    /// What makes no sense says nothing: recovery looks at more, a follower asks its leader. Only deleted records may
+    /// come back, where the log's start is forgotten and no segment ends there.
     fn read_offsets(&self, name: &str) -> io::Result<Offsets> {
-        let entries = checkpoint::read_offsets(&*self.disk, &self.path.join(name))?;
+        let path = self.path.join(name);
+        let entries = match checkpoint::read_offsets(&*self.disk, &path) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                tracing::warn!(path = %path.display(), %error, "checkpoint is damaged; nothing in it is used");
+                Vec::new()
+            }
+            read => read?,
+        };
         Ok(entries.into_iter().map(|(topic, partition, offset)| ((topic, partition), offset)).collect())
     }
 

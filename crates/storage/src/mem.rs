@@ -30,8 +30,8 @@ struct Tree {
     locks: BTreeSet<PathBuf>,
     /// Operations on paths that begin so fail so.
     faults: Vec<(PathBuf, Op, io::ErrorKind)>,
-    /// Bytes that all files together may hold.
-    capacity: Option<u64>,
+    /// Below this path all files together may hold so many bytes.
+    capacity: Option<(PathBuf, u64)>,
 }
 
 #[derive(Clone, Default)]
@@ -95,14 +95,17 @@ impl MemDisk {
         tree.capacity = None;
     }
 
-    /// The disk is full once all files together hold so many bytes more than they do.
-    pub fn leave_room(&self, bytes: u64) {
-        let used = self.used();
-        self.tree().capacity = Some(used + bytes);
+    /// The disk is full once all files below `path` hold so many bytes more than they do.
+    pub fn leave_room(&self, path: impl Into<PathBuf>, bytes: u64) {
+        let path = path.into();
+        let used = self.used(&path);
+        self.tree().capacity = Some((path, used + bytes));
     }
 
-    fn used(&self) -> u64 {
-        self.tree().files.values().map(|c| c.lock().expect("not poisoned").data.len() as u64).sum()
+    fn used(&self, below: &Path) -> u64 {
+        let tree = self.tree();
+        let files = tree.files.iter().filter(|(path, _)| path.starts_with(below));
+        files.map(|(_, c)| c.lock().expect("not poisoned").data.len() as u64).sum()
     }
 
     fn check(&self, path: &Path, op: Op) -> io::Result<()> {
@@ -113,9 +116,10 @@ impl MemDisk {
     }
 
     /// How many of `more` bytes still fit.
-    fn room_for(&self, more: usize) -> usize {
-        let Some(capacity) = self.tree().capacity else { return more };
-        more.min(usize::try_from(capacity.saturating_sub(self.used())).unwrap_or(usize::MAX))
+    fn room_for(&self, path: &Path, more: usize) -> usize {
+        let capacity = self.tree().capacity.clone();
+        let Some((below, capacity)) = capacity.filter(|(below, _)| path.starts_with(below)) else { return more };
+        more.min(usize::try_from(capacity.saturating_sub(self.used(&below))).unwrap_or(usize::MAX))
     }
 }
 
@@ -262,7 +266,7 @@ impl DiskFile for MemFile {
         let mut at = usize::try_from(at).map_err(|_| io::ErrorKind::InvalidInput)?;
         for buf in bufs.iter() {
             let grows = (at + buf.len()).saturating_sub(self.contents().data.len());
-            let missing = grows - self.disk.room_for(grows);
+            let missing = grows - self.disk.room_for(&self.path, grows);
             // As a real one, a full disk takes what fits, and then says so.
             let fits = &buf[..buf.len().saturating_sub(missing)];
             let mut contents = self.contents();

@@ -255,7 +255,7 @@ impl ProducerStates {
         w.u32(crc);
         w.raw(body.get(4..).unwrap_or_default());
         let bytes = w.finish_inline().expect("numbers always fit");
-        crate::checkpoint::replace(disk, &dir.join(file_name(self.end_offset, "snapshot")), &bytes)
+        crate::checkpoint::replace_if_room(disk, &dir.join(file_name(self.end_offset, "snapshot")), &bytes)
     }
 
     /// Reads a snapshot; `None` if it is damaged, and then must not be used.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use protocol::records::{BatchHeader, HEADER_LEN};
 
+use crate::checkpoint::is_full;
 use crate::disk::{DiskRef, FileRef, OpenMode};
 use crate::index::{Index, Position, Stamp};
 use crate::{LogConfig, ReadPlan};
@@ -140,9 +141,18 @@ impl Segment {
         let end = u64::from(self.size) + run.len() as u64;
         if config.reserve && end > self.reserved && end > RESERVE_FROM {
             self.reserved = (end + RESERVE_BYTES).min(config.segment_bytes.max(end));
-            file.preallocate(self.reserved)?;
+            match file.preallocate(self.reserved) {
+                // Not so much ahead, but perhaps what is to be written now.
+                Err(error) if is_full(error.kind()) => {}
+                reserved => reserved?,
+            }
         }
-        file.write_at(&mut [IoSlice::new(run)], u64::from(self.size))?;
+        if let Err(error) = file.write_at(&mut [IoSlice::new(run)], u64::from(self.size)) {
+            // A part may have been written. Nobody may take it for a batch, whatever comes to lie before it.
+            let _ = file.set_len(u64::from(self.size));
+            self.reserved = 0;
+            return Err(error);
+        }
         for header in batches {
             self.note(header, config)?;
         }

@@ -80,7 +80,7 @@ impl Node {
             return Err(ErrorCode::OffsetOutOfRange);
         }
         if let Err(error) = replica.partition.log_mut().set_log_start(offset, now) {
-            self.fail(format!("log.dirs: {error}"));
+            self.storage_failed(error, now);
             return Err(ErrorCode::KafkaStorageError);
         }
         tracing::info!(topic, partition, offset, "records are deleted");

@@ -1,7 +1,9 @@
 //! DescribeLogDirs (KIP-113, KIP-827): what lies in which directory of this broker, and how full it is.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
+use protocol::error::ErrorCode;
 use protocol::messages::describe_log_dirs_response::{
     DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic,
 };
@@ -21,6 +23,10 @@ impl Node {
         let mut results = Vec::new();
         for (index, dir) in self.log_dirs.iter().enumerate() {
             if !self.config.log_dirs.contains(&dir.path) {
+                continue;
+            }
+            if !self.is_online(index) {
+                results.push(offline(&dir.path));
                 continue;
             }
             let mut topics: BTreeMap<&str, Vec<DescribeLogDirsPartition>> = BTreeMap::new();
@@ -52,7 +58,16 @@ impl Node {
                 ..Default::default()
             });
         }
+        results.extend(self.offline.missing.iter().map(|path| offline(path)));
         self.respond(cx.reply, &DescribeLogDirsResponse { results, ..Default::default() });
         Ok(())
+    }
+}
+
+fn offline(path: &Path) -> DescribeLogDirsResult<'static> {
+    DescribeLogDirsResult {
+        log_dir: path.display().to_string().into(),
+        error_code: ErrorCode::KafkaStorageError.into(),
+        ..Default::default()
     }
 }

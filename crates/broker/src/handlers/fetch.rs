@@ -406,14 +406,21 @@ impl Node {
                 replica.partition.read(&request, wait.reader).map_err(|error| match error {
                     ReadFailure::Code(code) => code,
                     ReadFailure::Storage(error) => {
-                        tracing::error!(%error, "a log cannot be read");
+                        self.replicas.failures.push(error);
                         ErrorCode::KafkaStorageError
                     }
                 })
             }
         };
         match outcome {
-            Ok(result) => self.partition_data(key.1, result, wait, answer),
+            Ok(result) => {
+                let read = self.partition_data(key.1, result, wait, answer);
+                read.unwrap_or_else(|error| {
+                    let path = self.replicas.get(key).map(|p| p.log().dir().to_owned()).unwrap_or_default();
+                    self.replicas.failures.push(storage::StorageError { path, error });
+                    failed(key.1, ErrorCode::KafkaStorageError)
+                })
+            }
             Err(code) => {
                 let mut data = failed(key.1, code);
                 if exists {
@@ -456,7 +463,7 @@ impl Node {
         result: ReadResult,
         wait: &FetchWait,
         answer: &mut Answer,
-    ) -> PartitionData<'static> {
+    ) -> std::io::Result<PartitionData<'static>> {
         let mut data = PartitionData {
             partition_index: index,
             high_watermark: result.high_watermark,
@@ -478,7 +485,7 @@ impl Node {
             });
             data.aborted_transactions = Some(aborted.collect());
         }
-        let Some(plan) = result.plan else { return data };
+        let Some(plan) = result.plan else { return Ok(data) };
         answer.has_data = true;
         answer.left = answer.left.saturating_sub(plan.len);
         answer.bytes += u64::from(plan.len);
@@ -488,17 +495,14 @@ impl Node {
         data.records = Some(if plan.len <= COPY_BYTES_MAX || plan.file.raw_fd().is_none() {
             match plan.bytes() {
                 Ok(bytes) => Records::Inline(bytes.into()),
-                Err(error) => {
-                    tracing::error!(%error, "a segment cannot be read");
-                    return failed(index, ErrorCode::KafkaStorageError);
-                }
+                Err(error) => return Err(error),
             }
         } else {
             let id = answer.regions.len() as u64;
             answer.regions.push(Region { file: plan.file, at: plan.at, len: plan.len });
             Records::External { len: plan.len, id }
         });
-        data
+        Ok(data)
     }
 }
 

@@ -70,7 +70,7 @@ impl Node {
         replica.partition.offset_for(query, isolation, leader_epoch).map_err(|error| match error {
             ReadFailure::Code(code) => code,
             ReadFailure::Storage(error) => {
-                tracing::error!(%error, "a log cannot be searched");
+                self.replicas.failures.push(error);
                 ErrorCode::KafkaStorageError
             }
         })

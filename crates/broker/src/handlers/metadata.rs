@@ -16,6 +16,7 @@ use protocol::wire::{DecodeError, Uuid};
 use super::{CLUSTER_OPERATIONS, INTERNAL_TOPICS, OPERATIONS_NOT_ASKED, TOPIC_OPERATIONS};
 use crate::control::ControlOp;
 use crate::node::Node;
+use crate::offline::is_in_online_dir;
 use crate::request::Context;
 
 /// Topics created on behalf of one metadata request, and names under way at a time.
@@ -187,8 +188,10 @@ impl Node {
     }
 
     pub(crate) fn offline_replicas(&self, partition: &Partition, listener: &str) -> Vec<i32> {
-        let is_online =
-            |id: &i32| self.image.brokers.get(id).is_some_and(|b| !b.fenced && b.endpoint(listener).is_some());
+        let is_online = |id: &i32| {
+            let broker = self.image.brokers.get(id).filter(|b| !b.fenced && b.endpoint(listener).is_some());
+            broker.is_some_and(|b| is_in_online_dir(b, partition.directory_of(*id)))
+        };
         partition.replicas.iter().copied().filter(|id| !is_online(id)).collect()
     }
 

@@ -43,7 +43,7 @@ impl Node {
     /// Why a partition is not served here: it leads elsewhere, or it does not exist.
     pub(crate) fn missing(&self, key: PartitionKey, by_id: bool) -> ErrorCode {
         match (self.exists(key.0, key.1), by_id) {
-            (true, _) => ErrorCode::NotLeaderOrFollower,
+            (true, _) => self.absence(key),
             (false, true) if !self.image.topics.contains_key(&key.0) => ErrorCode::UnknownTopicId,
             (false, _) => ErrorCode::UnknownTopicOrPartition,
         }

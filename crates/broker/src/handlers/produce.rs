@@ -255,7 +255,7 @@ impl Node {
             }
             Err(AppendRefused::Code(code)) => Err(code.into()),
             Err(AppendRefused::Storage(error)) => {
-                self.fail(format!("log.dirs: {error}"));
+                self.storage_failed(error, now);
                 Err(ErrorCode::KafkaStorageError.into())
             }
         }
