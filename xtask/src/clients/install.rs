@@ -60,9 +60,10 @@ fn pom_text(coordinates: &[&str]) -> String {
     )
 }
 
-pub fn python(source: &Path, place: &Path) -> Result<Installed, Failure> {
+/// `program` is without its extension.
+pub fn python(program: &Path, place: &Path) -> Result<Installed, Failure> {
     need("python3", "there is no Python")?;
-    let requirements = source.join("requirements.txt");
+    let requirements = program.with_extension("txt");
     let venv = place.join("venv");
     once(place, &read(&requirements)?, || {
         let mut make = Command::new("python3");
@@ -72,7 +73,7 @@ pub fn python(source: &Path, place: &Path) -> Result<Installed, Failure> {
         pip.args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements);
         stages::output(pip).map(drop)
     })?;
-    let args = vec!["-B".into(), source.join("ledger.py").into_os_string()];
+    let args = vec!["-B".into(), program.with_extension("py").into_os_string()];
     Ok(Installed { program: venv.join("bin/python3"), args, envs: Vec::new() })
 }
 

@@ -24,7 +24,8 @@ enum How {
         source: &'static str,
         jars: &'static [&'static str],
     },
-    Python,
+    /// A program of `tests/clients/python`; the file of the same name with `.txt` locks what it needs.
+    Python { program: &'static str },
     Go,
 }
 
@@ -35,8 +36,10 @@ pub const ROWS: &[Row] = &[
         dir: "java",
         how: How::JavaWith { source: "Ledger.java", jars: &["org.apache.kafka:kafka-clients:3.9.2", install::SLF4J] },
     },
-    Row { name: "librdkafka", dir: "confluent-kafka", how: How::Python },
+    Row { name: "librdkafka", dir: "python", how: How::Python { program: "ledger_confluent" } },
     Row { name: "franz-go", dir: "franz-go", how: How::Go },
+    Row { name: "kafka-python", dir: "python", how: How::Python { program: "ledger_kafka_python" } },
+    Row { name: "aiokafka", dir: "python", how: How::Python { program: "ledger_aiokafka" } },
 ];
 
 impl Row {
@@ -53,7 +56,7 @@ impl Row {
                 install::jars(&place, jars)?;
                 Ok(install::java(&source.join(file), &place.join("libs")))
             }
-            How::Python => install::python(&source, &place),
+            How::Python { program } => install::python(&source.join(program), &place),
             How::Go => install::go(&source, &place),
         }
     }

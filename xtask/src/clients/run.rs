@@ -46,11 +46,16 @@ impl Size {
         }
     }
 
-    fn limit(self) -> Duration {
-        match self {
-            Size::Short => Duration::from_secs(60),
-            Size::Long => Duration::from_secs(240),
-        }
+    /// For one program. Apache Kafka notices a killed broker after nine seconds.
+    fn limit(self, against: Against) -> Duration {
+        let (short, long) = match against {
+            Against::Zwirn => (60, 180),
+            Against::Kafka => (180, 300),
+        };
+        Duration::from_secs(match self {
+            Size::Short => short,
+            Size::Long => long,
+        })
     }
 }
 
@@ -126,8 +131,8 @@ impl<'a> Run<'a> {
         ];
         let errors = self.cluster.dir.join(format!("{name}.err"));
         let mut playing = Playing::start(installed.command(&args), &errors)?;
-        let end = Instant::now() + self.size.limit();
-        let ended = self.watch(&mut playing, end);
+        let limit = self.size.limit(self.against);
+        let ended = self.watch(&mut playing, limit);
         // Whatever became of the program, the next one finds three nodes.
         if let Some(down) = playing.down.take() {
             self.start_node(down.id)?;
@@ -138,7 +143,8 @@ impl<'a> Run<'a> {
     }
 
     /// Until the program ends, with the blows that it asks for.
-    fn watch(&mut self, playing: &mut Playing, end: Instant) -> Result<(), String> {
+    fn watch(&mut self, playing: &mut Playing, limit: Duration) -> Result<(), String> {
+        let end = Instant::now() + limit;
         loop {
             match playing.lines.recv_timeout(Duration::from_millis(20)) {
                 Ok(line) => playing.hear(line),
@@ -151,7 +157,7 @@ impl<'a> Run<'a> {
             if playing.down.is_none() {
                 self.maybe_strike(playing)?;
             }
-            expect(Instant::now() < end, || format!("it did not end within {:?}", self.size.limit()))?;
+            expect(Instant::now() < end, || format!("it did not end within {limit:?}"))?;
         }
     }
 

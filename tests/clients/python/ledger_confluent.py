@@ -1,6 +1,5 @@
 """The ledger with confluent-kafka, that is librdkafka: what is promised, see ../README.md."""
 
-import json
 import sys
 import threading
 import time
@@ -8,32 +7,15 @@ import traceback
 
 import confluent_kafka as ck
 from confluent_kafka import admin as ck_admin
+from plot import ARGS, NAME, PARTITIONS, RATE, RECORDS, REPORT, Book, Gaps, numbered, play, same, shaped, strike
+import plot
 
-KEYS, PARTITIONS, BASE_TIME = 10, 3, 1_700_000_000_000
-ARGS = dict(word.split("=", 1) for word in sys.argv[1:])
-NAME, RECORDS, RATE = ARGS["name"], int(ARGS["records"]), int(ARGS["rate"])
 BOOTSTRAP = {"bootstrap.servers": ARGS["bootstrap"]}
 ADMIN = ck_admin.AdminClient(BOOTSTRAP)
-REPORT = {"client": "confluent-kafka", "version": ck.libversion()[0], "records": 0, "redelivered": 0, "silence_ms": 0,
-          "checked": [], "left_out": []}
-
-
-def same(what, expected, seen):
-    if expected != seen:
-        raise AssertionError(f"{what}: {seen!r} instead of {expected!r}")
 
 
 def eventually(what, holds):
-    until, last = time.monotonic() + 40, None
-    while time.monotonic() < until:
-        try:
-            if holds():
-                return
-            last = None
-        except ck.KafkaException as e:
-            last = e
-        time.sleep(0.05)
-    raise AssertionError(f"not within 40 s: {what} ({last})")
+    plot.eventually(what, holds, ck.KafkaException)
 
 
 def one(futures):
@@ -54,30 +36,8 @@ def offset(topic, partition, spec):
     return one(ADMIN.list_offsets({ck.TopicPartition(topic, partition): spec})).offset
 
 
-class Book:
-    """What the members have read, each record by its place."""
-
-    def __init__(self):
-        self.read, self.again, self.lock = {}, 0, threading.Lock()
-
-    def write(self, message):
-        key, value = message.key().decode(), message.value().decode()
-        if not value.startswith(key + ":"):
-            raise AssertionError(f"mixed up: {key} {value}")
-        with self.lock:
-            place = message.partition(), message.offset()
-            self.again += place in self.read
-            self.read[place] = value
-
-    def check(self, expected):
-        """In the order of offsets every key counts up from 0 without a gap: nothing lost, doubled or out of order."""
-        due = {}
-        for place, value in sorted(self.read.items()):
-            key, number = value.split(":")
-            if int(number) != due.get(key, 0):
-                raise AssertionError(f"lost, doubled or out of order: {value} at {place} where {due.get(key, 0)} is due")
-            due[key] = int(number) + 1
-        same("records read", expected, len(self.read))
+def write(book, message):
+    book.write(message.partition(), message.offset(), message.key(), message.value())
 
 
 class Member(threading.Thread):
@@ -95,7 +55,7 @@ class Member(threading.Thread):
                 self.assigned = len(self.consumer.assignment())
                 for message in messages:
                     if message.error() is None:
-                        self.book.write(message)
+                        write(self.book, message)
                     elif not message.error().retriable() and message.error().fatal():
                         raise ck.KafkaException(message.error())
                 if any(message.error() is None for message in messages):
@@ -124,12 +84,11 @@ class Member(threading.Thread):
             raise AssertionError(f"a member failed: {self.failed!r}")
 
 
-def numbered_records(topic, count, strike):
-    """Record i has key i % KEYS and a value that numbers the records of its key."""
-    times, errors = [time.monotonic()], []
+def numbered_records(topic, count, blow):
+    gaps, errors = Gaps(), []
 
     def told(error, _message):
-        times.append(time.monotonic())
+        gaps.acknowledged()
         if error is not None:
             errors.append(error)
 
@@ -138,16 +97,15 @@ def numbered_records(topic, count, strike):
     for i in range(count):
         while (wait := started + i / RATE - time.monotonic()) > 0:
             producer.poll(wait)
-        key = f"key-{i % KEYS}"
-        producer.produce(topic, key=key, value=f"{key}:{i // KEYS}", on_delivery=told)
-        if strike and i == count // 3:
-            print("strike", strike, flush=True)
+        key, value = numbered(i)
+        producer.produce(topic, key=key, value=value, on_delivery=told)
+        if blow and i == count // 3:
+            strike(blow)
     same("records not acknowledged", 0, producer.flush(60))
     same("errors", [], errors)
     REPORT["records"] += count
-    if strike:
-        gap = max(b - a for a, b in zip(times, times[1:]))
-        REPORT["silence_ms"] = max(REPORT["silence_ms"], int(gap * 1000))
+    if blow:
+        gaps.report()
 
 
 def ledger(part, protocol):
@@ -169,7 +127,6 @@ def ledger(part, protocol):
     for member in members:
         member.end()
     book.check(RECORDS)
-    REPORT["redelivered"] += book.again
     committed = one(ADMIN.list_consumer_group_offsets([ck.ConsumerGroupTopicPartitions(group)])).topic_partitions
     committed = {tp.partition: tp.offset for tp in committed}
     for p in range(PARTITIONS):
@@ -201,10 +158,9 @@ def shapes():
     for codec in ("none", "gzip", "snappy", "lz4", "zstd"):
         producer = ck.Producer(BOOTSTRAP | {"compression.type": codec, "linger.ms": 100})
         for i in range(20):
-            headers = [("number", f"h{i}".encode()), ("empty", b"")] + ([("null", None)] if i % 2 == 0 else [])
-            key, value = None if i % 3 == 0 else b"key", None if i % 5 == 1 else f"{codec} {i} ".encode() * 40
-            sent.append((key, value, headers, BASE_TIME + i))
-            producer.produce(topic, key=key, value=value, headers=headers, timestamp=BASE_TIME + i, partition=0)
+            key, value, headers, timestamp = shaped(codec, i)
+            sent.append((key, value, headers, timestamp))
+            producer.produce(topic, key=key, value=value, headers=headers, timestamp=timestamp, partition=0)
         same("records not acknowledged", 0, producer.flush(30))
     read = [(m.key(), m.value(), m.headers(), m.timestamp()[1]) for m in read_all(topic, 1, len(sent), "read_uncommitted")]
     same("records", sent, read)
@@ -280,7 +236,7 @@ def transactions():
         rounds += 1
         is_aborted = rounds % 3 == 0
         if rounds == 4:
-            print(f"strike transaction {NAME}-tx", flush=True)
+            strike(f"transaction {NAME}-tx")
         producer.begin_transaction()
         for message in messages:
             producer.produce(to, key=message.key(), value=b"aborted" if is_aborted else message.value())
@@ -301,20 +257,13 @@ def transactions():
     consumer.close()
     book = Book()
     for message in read_all(to, PARTITIONS, count, "read_committed"):
-        book.write(message)
+        write(book, message)
     book.check(count)
     everything = read_all(to, PARTITIONS, 1_000_000, "read_uncommitted")
     same("aborted records are there for who wants them", True, any(m.value() == b"aborted" for m in everything))
 
 
-PARTS = {"ledger": lambda: ledger("ledger", "classic"), "consumer": lambda: ledger("consumer", "consumer"),
-         "shapes": shapes, "admin": admin, "transactions": transactions}
-try:
-    for part in ARGS["parts"].split(","):
-        PARTS[part]()
-        REPORT["checked"].append(part)
-except BaseException as e:
-    traceback.print_exc()
-    REPORT["failed"] = f"{type(e).__name__}: {e}"
-print(json.dumps(REPORT), flush=True)
-sys.exit("failed" in REPORT)
+play("confluent-kafka", ck.libversion()[0], {
+    "ledger": lambda: ledger("ledger", "classic"), "consumer": lambda: ledger("consumer", "consumer"),
+    "shapes": shapes, "admin": admin, "transactions": transactions,
+})
