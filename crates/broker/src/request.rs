@@ -144,8 +144,13 @@ impl Node {
             return false;
         }
         match cx.reply.key {
-            ApiKey::Metadata | ApiKey::DescribeCluster | ApiKey::DescribeTopicPartitions | ApiKey::DescribeConfigs => {
-                // A list without brokers says nothing to anybody.
+            ApiKey::Metadata
+            | ApiKey::DescribeCluster
+            | ApiKey::DescribeTopicPartitions
+            | ApiKey::DescribeConfigs
+            | ApiKey::FindCoordinator
+            | ApiKey::ListGroups => {
+                // A list without brokers says nothing to anybody, and who knows of no topic of offsets would create one.
                 !self.replicas.is_published || self.image.brokers.values().all(|b| b.fenced)
             }
             // The controller would place nothing on a broker that is fenced.

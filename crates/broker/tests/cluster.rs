@@ -562,6 +562,27 @@ fn a_killed_leader_costs_nothing_that_was_acknowledged() {
 }
 
 #[test]
+fn a_broker_that_has_just_started_knows_who_coordinates() {
+    let mut cluster = Cluster::new(3);
+    cluster.run_until_ready();
+    let found = |cluster: &mut Cluster, id| {
+        let request = FindCoordinatorRequest { coordinator_keys: vec!["g".into()], ..Default::default() };
+        let bytes = cluster.ask(id, ApiKey::FindCoordinator, 6, &request);
+        let (_, response) = decode_response::<FindCoordinatorRequest<'_>>(&bytes, 6).expect("decodes");
+        (ErrorCode::from_i16(response.coordinators[0].error_code), response.coordinators[0].node_id)
+    };
+    // The first to ask has the topic created.
+    assert_eq!(found(&mut cluster, 1).0, ErrorCode::CoordinatorNotAvailable);
+    cluster.run(2_000);
+    let (code, coordinator) = found(&mut cluster, 1);
+    assert_eq!(code, ErrorCode::None);
+    let other = coordinator % 3 + 1;
+    cluster.kill(other);
+    cluster.start(other);
+    assert_eq!(found(&mut cluster, other), (ErrorCode::None, coordinator));
+}
+
+#[test]
 fn deleted_records_are_gone_on_every_replica_when_the_answer_comes() {
     let mut cluster = Cluster::new(3);
     cluster.run_until_ready();

@@ -124,7 +124,7 @@ func ledger(ctx context.Context, part string) error {
 		return err
 	}
 	if err := eventually(ctx, "all records are read", func() bool { return log.size() >= records }); err != nil {
-		return err
+		return errors.Join(err, log.check(records))
 	}
 	stable := func() bool {
 		count, assigned, state := describeGroup(ctx, group, part == "consumer")

@@ -123,7 +123,8 @@ func adminTopic(ctx context.Context, topic string) error {
 		}
 		return ""
 	}
-	if err := same("min.insync.replicas", "2", config("min.insync.replicas")); err != nil {
+	// The broker that is asked may have heard of the topic a moment later than another.
+	if err := eventually(ctx, "min.insync.replicas is 2", func() bool { return config("min.insync.replicas") == "2" }); err != nil {
 		return err
 	}
 	value := "3600000"

@@ -165,9 +165,13 @@ async def admin_calls(admin):
 
     async def config(key):
         (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        return {entry[0]: entry[1] for entry in answer.resources[0][4]}[key]
+        return {entry[0]: entry[1] for entry in answer.resources[0][4]}.get(key)
 
-    same("min.insync.replicas", "2", await config("min.insync.replicas"))
+    async def is_known():
+        return await config("min.insync.replicas") == "2"
+
+    # The broker that is asked may have heard of the topic a moment later than another.
+    await eventually("min.insync.replicas is 2", is_known)
     # The old call that replaces all: what it does not name falls back to its default.
     configs = {"min.insync.replicas": "2", "retention.ms": "3600000"}
     await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
@@ -188,7 +192,7 @@ async def admin_calls(admin):
         pass
 
     start = int(time.time() * 1000)
-    async with aiokafka.AIOKafkaProducer(bootstrap_servers=SERVERS) as producer:
+    async with aiokafka.AIOKafkaProducer(bootstrap_servers=SERVERS, acks="all") as producer:
         for i in range(10):
             await producer.send_and_wait(topic, f"v{i}".encode(), partition=0, timestamp_ms=start + i * 10)
     async with aiokafka.AIOKafkaConsumer(bootstrap_servers=SERVERS) as consumer:

@@ -10,7 +10,11 @@ use std::process::Command;
 use super::Failure;
 use crate::stages::{self, has_program};
 
-pub const SLF4J: &str = "org.slf4j:slf4j-nop:1.7.36";
+/// Without it the clients of Kafka complain that they cannot log.
+pub const SLF4J: &str = "org.slf4j:slf4j-simple:1.7.36";
+
+/// Warnings and worse.
+const QUIET: &str = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
 
 /// A program that is ready to run.
 pub struct Installed {
@@ -19,12 +23,19 @@ pub struct Installed {
     pub envs: Vec<(&'static str, OsString)>,
 }
 
-pub fn java(source: &Path, libs: &Path) -> Installed {
+/// Compiles the sources; the first has `main`.
+pub fn java(sources: &[PathBuf], libs: &Path, place: &Path) -> Result<Installed, Failure> {
+    need("javac", "there is no JDK")?;
+    let classes = place.join("classes");
+    let mut javac = Command::new("javac");
+    javac.arg("-nowarn").arg("-d").arg(&classes).arg("-cp").arg(libs.join("*")).args(sources);
+    stages::output(javac).map_err(Failure::Failed)?;
     // Short lives: a quick start is worth more than fast code.
     let mut args: Vec<OsString> =
-        ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m", "-cp"].iter().map(OsString::from).collect();
-    args.extend([libs.join("*").into_os_string(), source.as_os_str().to_owned()]);
-    Installed { program: "java".into(), args, envs: Vec::new() }
+        ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx384m", QUIET, "-cp"].iter().map(OsString::from).collect();
+    args.push(format!("{}:{}", classes.display(), libs.join("*").display()).into());
+    args.extend(sources.first().and_then(|main| main.file_stem()).map(OsString::from));
+    Ok(Installed { program: "java".into(), args, envs: Vec::new() })
 }
 
 /// Jars and what they need, from Maven Central.
@@ -93,6 +104,22 @@ pub fn go(source: &Path, place: &Path) -> Result<Installed, Failure> {
     build.args(["build", "-mod=readonly", "-o"]).arg(&program).arg(".");
     stages::output(build).map_err(Failure::Failed)?;
     Ok(Installed { program, args: Vec::new(), envs: Vec::new() })
+}
+
+pub fn node(source: &Path, place: &Path) -> Result<Installed, Failure> {
+    need("node", "there is no Node.js")?;
+    need("npm", "there is no npm")?;
+    once(place, &read(&source.join("package-lock.json"))?, || {
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(source.join(file), place.join(file)).map_err(|e| format!("{file}: {e}"))?;
+        }
+        let mut npm = Command::new("npm");
+        npm.current_dir(place).args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
+        stages::output(npm).map(drop)
+    })?;
+    let args = vec![source.join("ledger.js").into_os_string()];
+    let modules = place.join("node_modules").into_os_string();
+    Ok(Installed { program: "node".into(), args, envs: vec![("NODE_PATH", modules)] })
 }
 
 fn need(program: &str, why: &str) -> Result<(), Failure> {

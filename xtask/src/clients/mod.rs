@@ -15,15 +15,15 @@ use install::Installed;
 use rows::{ROWS, Row};
 use run::{Run, Size};
 
-/// What a ledger program can be asked for; each says itself what its client does not have.
-const PARTS: &str = "ledger,shapes,admin";
-const ALL_PARTS: &str = "ledger,consumer,shapes,admin,transactions";
+/// What is played against Zwirn, and what Apache Kafka can do.
+const PARTS: &str = "ledger,shapes,admin,connect";
+const ALL_PARTS: &str = "ledger,consumer,shapes,admin,transactions,streams,connect";
 /// What CI runs every time.
 const EVERY_TIME: [&str; 3] = ["java", "librdkafka", "franz-go"];
 
 const USAGE: &str = "\
 usage: cargo xtask clients [--against zwirn|kafka] [--short] [--parts LIST] [NAME]...
-  parts: ledger, consumer (the ledger with group.protocol=consumer), shapes, admin, transactions";
+  parts: ledger, consumer (the ledger with group.protocol=consumer), shapes, admin, transactions, streams, connect";
 
 /// Whose brokers the clients talk to.
 #[derive(Clone, Copy, PartialEq)]
@@ -105,12 +105,13 @@ fn play<'a>(root: &Path, against: Against, size: Size, parts: &str, rows: &[&'a 
     for (row, installed) in rows.iter().zip(installed) {
         let started = Instant::now();
         let result = installed.and_then(|installed| {
+            let parts = row.parts(parts)?;
             // No cluster for nobody.
             let run = match &mut run {
                 Some(run) => run,
                 none => none.insert(Run::start(&env, against, size).map_err(Failure::Failed)?),
             };
-            run.play(row, &installed, parts).map_err(Failure::Failed)
+            run.play(row, &installed, &parts).map_err(Failure::Failed)
         });
         let line = Line { row, seconds: started.elapsed().as_secs_f64(), result };
         match &line.result {
