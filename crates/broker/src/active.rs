@@ -308,6 +308,12 @@ impl Node {
             ApiKey::CreatePartitions => {
                 answer!(CreatePartitionsRequest<'_>, |r| controller.create_partitions(&r, &mut quota))
             }
+            ApiKey::AlterPartitionReassignments => {
+                answer!(AlterPartitionReassignmentsRequest<'_>, |r| controller.alter_partition_reassignments(&r))
+            }
+            ApiKey::ListPartitionReassignments => {
+                answer!(ListPartitionReassignmentsRequest<'_>, |r| controller.list_partition_reassignments(&r))
+            }
             ApiKey::AlterClientQuotas => {
                 answer!(AlterClientQuotasRequest<'_>, |r| controller.alter_client_quotas(&r))
             }

@@ -38,6 +38,8 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::ElectLeaders, BC),
     (ApiKey::IncrementalAlterConfigs, BC),
     (ApiKey::OffsetDelete, B),
+    (ApiKey::AlterPartitionReassignments, BC),
+    (ApiKey::ListPartitionReassignments, BC),
     (ApiKey::DescribeClientQuotas, B),
     (ApiKey::AlterClientQuotas, BC),
     (ApiKey::Vote, C),

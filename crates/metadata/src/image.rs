@@ -105,6 +105,11 @@ impl Partition {
         self.leader != NO_LEADER
     }
 
+    /// Replicas are being added or removed (KIP-455).
+    pub fn is_moving(&self) -> bool {
+        !self.adding.is_empty() || !self.removing.is_empty()
+    }
+
     /// The directory that the partition's replica on a broker is assigned to.
     pub fn directory_of(&self, broker: i32) -> Option<Uuid> {
         let i = self.replicas.iter().position(|r| *r == broker)?;

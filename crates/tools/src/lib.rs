@@ -27,6 +27,7 @@ pub mod props;
 mod quorum;
 mod quorum_voters;
 pub mod random;
+mod reassign;
 pub mod storage;
 mod stored_records;
 pub mod terminal;
@@ -79,6 +80,12 @@ pub const TOOLS: &[Tool] = &[
     ),
     tool("transactions", "kafka-transactions", "show transactions, find and end those that hang", transactions::main),
     tool("client-metrics", "kafka-client-metrics", "which metrics clients push to brokers", client_metrics::main),
+    tool(
+        "reassign-partitions",
+        "kafka-reassign-partitions",
+        "move partitions to other brokers and directories",
+        reassign::main,
+    ),
     tool("config", "", "explain configuration keys, and what a properties file makes of them", config::main),
     tool("links", "", "make links named as Kafka's scripts", links::main),
 ];

@@ -20,11 +20,16 @@ mod partition_change;
 mod partitions;
 mod placement;
 mod quotas;
+mod reassign;
 mod sessions;
 mod topics;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_quotas;
+#[cfg(test)]
+mod tests_reassign;
 
 use std::sync::Arc;
 
@@ -35,6 +40,7 @@ use protocol::wire::{Str, Uuid};
 
 pub use activation::Bootstrap;
 pub use brokers::INTACT_INCARNATIONS_TAG;
+pub use placement::{Placer, UsableBroker};
 pub use quotas::{Bucket, MutationQuota};
 use sessions::Sessions;
 

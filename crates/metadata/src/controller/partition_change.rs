@@ -156,6 +156,9 @@ impl<'a> PartitionChange<'a> {
         candidates.sort_unstable();
         candidates.dedup();
         candidates.retain(|r| !self.isr.contains(r) && self.unclean != Some(*r));
+        // DIFFERS: Kafka keeps replicas that a completed reassignment has removed, and may elect one of them, which has
+        // deleted its log by then.
+        candidates.retain(|r| self.replicas.contains(r));
         // The order of what stays the same is kept, so that nothing is written for it.
         let is_same = candidates.len() == self.elr.len() && candidates.iter().all(|r| self.elr.contains(r));
         if !is_same {
@@ -232,7 +235,7 @@ impl<'a> PartitionChange<'a> {
             return None;
         }
         match self.partition.last_known_elr[..] {
-            [last] if self.is_acceptable(last) => Some(last),
+            [last] if self.is_acceptable(last) && self.replicas.contains(&last) => Some(last),
             _ => None,
         }
     }

@@ -5,13 +5,13 @@ use crate::image::MetadataImage;
 
 /// A broker that may hold new replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct UsableBroker {
+pub struct UsableBroker {
     pub id: i32,
     pub rack: Option<String>,
     pub fenced: bool,
 }
 
-pub(super) struct Placer {
+pub struct Placer {
     /// Sorted by name; brokers without a rack are one rack.
     racks: Vec<Rack>,
     brokers: usize,

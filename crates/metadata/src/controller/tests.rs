@@ -8,12 +8,12 @@ use protocol::messages::*;
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
-use super::{Bootstrap, Bucket, Controller, ControllerSettings, MutationQuota};
+use super::{Bootstrap, Controller, ControllerSettings, MutationQuota};
 use crate::config::NodeConfig;
 use crate::features::SUPPORTED;
 use crate::image::{ConfigResource, MetadataDelta, MetadataImage, NO_LEADER, Partition};
 
-fn settings() -> ControllerSettings {
+pub(super) fn settings() -> ControllerSettings {
     let properties = [
         ("process.roles", "broker,controller"),
         ("node.id", "1"),
@@ -28,16 +28,16 @@ fn settings() -> ControllerSettings {
 }
 
 /// A controller, the log it writes to, and brokers that apply all of it at once.
-struct Cluster {
-    controller: Controller,
-    committed: MetadataImage,
+pub(super) struct Cluster {
+    pub controller: Controller,
+    pub committed: MetadataImage,
     log: Vec<Vec<u8>>,
     now_ms: i64,
     incarnations: u8,
 }
 
 impl Cluster {
-    fn new(settings: ControllerSettings) -> Cluster {
+    pub fn new(settings: ControllerSettings) -> Cluster {
         let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
         let (controller, records) = Controller::activate(MetadataImage::default(), settings, 7, now);
         let mut cluster = Cluster {
@@ -52,7 +52,7 @@ impl Cluster {
     }
 
     /// Three unfenced brokers.
-    fn of_three() -> Cluster {
+    pub fn of_three() -> Cluster {
         let mut cluster = Cluster::new(settings());
         for broker in 1..=3 {
             cluster.start(broker, -1);
@@ -65,7 +65,7 @@ impl Cluster {
     }
 
     /// Replaying the log must lead to the controller's image, whatever happened.
-    fn append(&mut self, records: Vec<Vec<u8>>) {
+    pub fn append(&mut self, records: Vec<Vec<u8>>) {
         for value in records {
             let record = MetadataRecord::decode(&value).expect("the controller's records decode");
             self.committed.apply(&record, &mut MetadataDelta::default()).expect("and apply");
@@ -102,7 +102,7 @@ impl Cluster {
         }
     }
 
-    fn start(&mut self, broker: i32, previous_epoch: i64) -> i64 {
+    pub fn start(&mut self, broker: i32, previous_epoch: i64) -> i64 {
         self.incarnations += 1;
         let request = Self::registration(broker, self.incarnations, previous_epoch);
         let epoch = self.register(&request).expect("registered");
@@ -113,11 +113,15 @@ impl Cluster {
         epoch
     }
 
-    fn epoch(&self, broker: i32) -> i64 {
+    pub fn epoch(&self, broker: i32) -> i64 {
         self.committed.brokers[&broker].epoch
     }
 
-    fn heartbeat(&mut self, broker: i32, with: impl FnOnce(&mut BrokerHeartbeatRequest)) -> BrokerHeartbeatResponse {
+    pub fn heartbeat(
+        &mut self,
+        broker: i32,
+        with: impl FnOnce(&mut BrokerHeartbeatRequest),
+    ) -> BrokerHeartbeatResponse {
         let mut request = BrokerHeartbeatRequest {
             broker_id: broker,
             broker_epoch: self.epoch(broker),
@@ -130,12 +134,12 @@ impl Cluster {
         result.response
     }
 
-    fn kill(&mut self, broker: i32) {
+    pub fn kill(&mut self, broker: i32) {
         let records = self.controller.broker_died(broker, self.now());
         self.append(records);
     }
 
-    fn create(&mut self, name: &str, partitions: i32, factor: i16, configs: &[(&str, &str)]) -> ErrorCode {
+    pub fn create(&mut self, name: &str, partitions: i32, factor: i16, configs: &[(&str, &str)]) -> ErrorCode {
         let topic = create_topics_request::CreatableTopic {
             name: name.to_owned().into(),
             num_partitions: partitions,
@@ -157,11 +161,11 @@ impl Cluster {
         ErrorCode::from_i16(result.response.topics[0].error_code)
     }
 
-    fn partition(&self, topic: &str) -> Partition {
+    pub fn partition(&self, topic: &str) -> Partition {
         self.committed.topic(topic).expect("topic").partitions[&0].clone()
     }
 
-    fn alter_isr(&mut self, topic: &str, isr: &[i32]) -> ErrorCode {
+    pub fn alter_isr(&mut self, topic: &str, isr: &[i32]) -> ErrorCode {
         let isr: Vec<(i32, i64)> = isr.iter().map(|r| (*r, self.epoch(*r))).collect();
         self.alter(topic, &isr, |_, _| {})
     }
@@ -667,7 +671,7 @@ impl Cluster {
         let registered = self.committed.brokers.contains_key(&broker);
         self.now_ms += rng.i64(0..1_500);
         let topics: Vec<String> = self.committed.topic_ids.keys().cloned().collect();
-        match rng.u8(0..14) {
+        match rng.u8(0..17) {
             0 | 1 => {
                 self.incarnations = self.incarnations.wrapping_add(1);
                 let previous = if registered && rng.bool() { self.epoch(broker) } else { -1 };
@@ -714,6 +718,13 @@ impl Cluster {
                 let result = self.controller.elect_leaders(&request);
                 self.append(result.records);
             }
+            14 | 15 if !topics.is_empty() => {
+                let name = topics[rng.usize(..topics.len())].clone();
+                let mut replicas: Vec<i32> = (1..=4).filter(|_| rng.bool()).collect();
+                rng.shuffle(&mut replicas);
+                // One in four takes back what is under way.
+                let _ = self.reassign(&name, (rng.u8(0..4) > 0).then_some(&replicas));
+            }
             13 if rng.u8(0..5) == 0 => {
                 let (controller, records) =
                     Controller::activate(self.committed.clone(), settings(), rng.u64(..), self.now());
@@ -732,89 +743,4 @@ fn sorted(ids: &[i32]) -> Vec<i32> {
     let mut ids = ids.to_vec();
     ids.sort_unstable();
     ids
-}
-
-#[test]
-fn quotas_are_checked_stored_and_found() {
-    use alter_client_quotas_request::{EntityData, EntryData, OpData};
-    let mut cluster = Cluster::new(settings());
-    let mut alter = |entity: &[(&'static str, Option<&'static str>)], ops: &[(&'static str, f64)]| {
-        let part = |(kind, name): &(&'static str, Option<&'static str>)| EntityData {
-            entity_type: (*kind).into(),
-            entity_name: name.map(Into::into),
-            ..Default::default()
-        };
-        let op = |(key, value): &(&'static str, f64)| OpData {
-            key: (*key).into(),
-            value: *value,
-            remove: *value == 0.0,
-            ..Default::default()
-        };
-        let entry = EntryData {
-            entity: entity.iter().map(part).collect(),
-            ops: ops.iter().map(op).collect(),
-            ..Default::default()
-        };
-        let request = AlterClientQuotasRequest { entries: vec![entry], ..Default::default() };
-        let result = cluster.controller.alter_client_quotas(&request);
-        (ErrorCode::from_i16(result.response.entries[0].error_code), result.records.len())
-    };
-    let ok = |records: usize| (ErrorCode::None, records);
-    let refused = (ErrorCode::InvalidRequest, 0);
-    let alice = [("user", Some("alice"))];
-    assert_eq!(alter(&alice, &[("producer_byte_rate", 5.0), ("request_percentage", 0.5)]), ok(2));
-    assert_eq!(alter(&alice, &[("producer_byte_rate", 5.0)]), ok(0), "as it is already");
-    assert_eq!(alter(&alice, &[("producer_byte_rate", 0.0)]), ok(1), "removed");
-    assert_eq!(alter(&alice, &[("producer_byte_rate", 0.0)]), ok(0));
-    assert_eq!(alter(&alice, &[("producer_byte_rate", 1.5)]), refused, "a fraction of a byte");
-    assert_eq!(alter(&alice, &[("producer_byte_rate", -1.0)]), refused);
-    assert_eq!(alter(&alice, &[("producer_byte_rate", f64::NAN)]), refused);
-    assert_eq!(alter(&alice, &[("connection_creation_rate", 5.0)]), refused, "for addresses only");
-    assert_eq!(alter(&alice, &[("k", 5.0), ("k", 5.0)]), refused);
-    assert_eq!(alter(&[], &[("producer_byte_rate", 5.0)]), refused);
-    assert_eq!(alter(&[("user", Some(""))], &[("producer_byte_rate", 5.0)]), refused);
-    assert_eq!(alter(&[("group", Some("g"))], &[("producer_byte_rate", 5.0)]), refused);
-    assert_eq!(alter(&[("ip", None)], &[("connection_creation_rate", 5.0)]), ok(1));
-    assert_eq!(alter(&[("ip", Some("nowhere"))], &[("connection_creation_rate", 5.0)]), refused);
-    assert_eq!(alter(&[("ip", None), ("user", None)], &[("connection_creation_rate", 5.0)]), refused);
-    assert_eq!(alter(&[("user", Some("alice")), ("client-id", None)], &[("consumer_byte_rate", 7.0)]), ok(1));
-    assert_eq!(alter(&[("client-id", None), ("user", Some("alice"))], &[("consumer_byte_rate", 7.0)]), ok(0));
-
-    let find = |components: &[(&'static str, i8, Option<&'static str>)], strict: bool| {
-        let part = |(kind, match_type, name): &(&'static str, i8, Option<&'static str>)| {
-            describe_client_quotas_request::ComponentData {
-                entity_type: (*kind).into(),
-                match_type: *match_type,
-                match_: name.map(Into::into),
-                ..Default::default()
-            }
-        };
-        let components = components.iter().map(part).collect();
-        let request = DescribeClientQuotasRequest { components, strict, ..Default::default() };
-        let response = cluster.controller.image().describe_client_quotas(&request);
-        (response.error_code, response.entries.map(|entries| entries.len()))
-    };
-    assert_eq!(find(&[], false), (0, Some(3)));
-    assert_eq!(find(&[("user", 0, Some("alice"))], false), (0, Some(2)));
-    assert_eq!(find(&[("user", 0, Some("alice"))], true), (0, Some(1)));
-    assert_eq!(find(&[("user", 2, None), ("client-id", 1, None)], true), (0, Some(1)));
-    assert_eq!(find(&[("user", 1, None)], false), (0, Some(0)));
-    assert_eq!(find(&[("ip", 2, None)], true), (0, Some(1)));
-    assert_eq!(find(&[("ip", 2, None), ("user", 2, None)], true), (42, None));
-    assert_eq!(find(&[("user", 0, None)], true), (42, None));
-    assert_eq!(find(&[("group", 2, None)], true), (35, None));
-}
-
-#[test]
-fn a_strict_quota_refuses_what_a_permissive_one_lets_pass() {
-    let bucket = Bucket::full(2.0, 10.0, 0);
-    let mut strict = MutationQuota::limited(bucket, true, 0);
-    assert!(strict.take(14).is_ok(), "overdrawn once");
-    assert_eq!(strict.take(1).map_err(|e| e.error), Err(ErrorCode::ThrottlingQuotaExceeded));
-    assert_eq!(strict.throttle_ms(), 2_000);
-    let later = MutationQuota::limited(strict.bucket().expect("it has one"), true, 2_000);
-    assert!(later.clone().take(1).is_ok(), "and then there is something again");
-    let mut permissive = MutationQuota::limited(strict.bucket().expect("it has one"), false, 0);
-    assert!(permissive.take(2).is_ok());
-    assert_eq!(permissive.throttle_ms(), 3_000);
 }

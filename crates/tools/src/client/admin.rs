@@ -63,6 +63,7 @@ pub struct ConfigEntry {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moves {
+    pub replicas: Vec<i32>,
     pub adding: Vec<i32>,
     pub removing: Vec<i32>,
 }
@@ -314,8 +315,11 @@ impl Client {
         let mut out = BTreeMap::new();
         for topic in &response.topics {
             for partition in &topic.partitions {
-                let moves =
-                    Moves { adding: partition.adding_replicas.clone(), removing: partition.removing_replicas.clone() };
+                let moves = Moves {
+                    replicas: partition.replicas.clone(),
+                    adding: partition.adding_replicas.clone(),
+                    removing: partition.removing_replicas.clone(),
+                };
                 out.insert((topic.name.to_string(), partition.partition_index), moves);
             }
         }

@@ -16,6 +16,7 @@ pub mod producer;
 pub mod quotas;
 mod range;
 pub mod transactions;
+mod reassign;
 mod voters;
 
 use std::collections::BTreeMap;
