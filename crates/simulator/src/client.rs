@@ -15,6 +15,7 @@ use crate::checkers::Checkers;
 use crate::consumer::Consumer;
 use crate::creator::Creator;
 use crate::producer::Producer;
+use crate::reassigner::Reassigner;
 
 pub const TOPIC: &str = "journal";
 pub const PARTITIONS: i32 = 2;
@@ -46,6 +47,7 @@ pub struct Question {
 
 pub enum Role {
     Creator(Creator),
+    Reassigner(Reassigner),
     Producer(Producer),
     Consumer(Consumer),
 }
@@ -105,6 +107,10 @@ impl Client {
                 Ok(question) => question,
                 Err(at_ms) => return self.acts.push(Act::WakeAt(at_ms)),
             },
+            (Role::Reassigner(reassigner), _) => match reassigner.next_question(now) {
+                Ok(question) => question,
+                Err(at_ms) => return self.acts.push(Act::WakeAt(at_ms)),
+            },
             (_, None) => metadata(),
             (Role::Producer(producer), Some(directory)) => match producer.next_question(directory, now) {
                 Ok(question) => question,
@@ -144,6 +150,7 @@ impl Client {
         let result = match (asked.key, &mut self.role) {
             (ApiKey::Metadata, _) => self.on_metadata(frame),
             (ApiKey::CreateTopics, Role::Creator(creator)) => creator.on_answer(frame, now),
+            (ApiKey::AlterPartitionReassignments, Role::Reassigner(reassigner)) => reassigner.on_answer(frame, now),
             (key, Role::Producer(producer)) => producer.on_answer(key, frame, now, checkers),
             (ApiKey::Fetch, Role::Consumer(consumer)) => consumer.on_answer(frame, checkers),
             (key, _) => Err(format!("nobody has asked for {}", key.name())),

@@ -7,6 +7,7 @@ use crate::consumer::Consumer;
 use crate::creator::Creator;
 use crate::faults::Faults;
 use crate::producer::Producer;
+use crate::reassigner::Reassigner;
 use crate::world::World;
 
 pub const NODES: i32 = 3;
@@ -40,6 +41,10 @@ pub fn live(seed: u64, mutations: Mutations, is_printed: bool) -> Outcome {
     world.add_client(Client::new(Role::Creator(creator), NODES, seed));
     if has_records {
         add_readers_and_writers(&mut world, seed);
+        // In every other of the lives with records partitions move about.
+        if seed.is_multiple_of(2) {
+            world.add_client(Client::new(Role::Reassigner(Reassigner::new(seed)), NODES, seed + 30));
+        }
     } else {
         // Disks so slow that whoever does not wait for them is caught.
         world.flush_ms = (0, 1 + world.rng.i64(0..200));
@@ -104,6 +109,7 @@ fn come_right(world: &mut World) {
         match &mut client.role {
             Role::Producer(producer) => producer.is_draining = true,
             Role::Creator(creator) => creator.is_draining = true,
+            Role::Reassigner(reassigner) => reassigner.is_draining = true,
             Role::Consumer(_) => {}
         }
     }
@@ -134,6 +140,9 @@ fn what_is_missing(world: &World) -> Option<String> {
                 if !creator.is_done() {
                     return Some("the topic is not there".to_owned());
                 }
+            }
+            Role::Reassigner(reassigner) if !reassigner.is_done() => {
+                return Some("not every partition was brought back to all nodes".to_owned());
             }
             Role::Producer(producer) if !producer.is_done() => {
                 return Some(format!("producer {i} has no answer for its last batch"));

@@ -13,6 +13,7 @@ mod life;
 mod mutations;
 mod network;
 mod producer;
+mod reassigner;
 mod trace;
 mod world;
 

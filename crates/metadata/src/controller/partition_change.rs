@@ -136,6 +136,11 @@ impl<'a> PartitionChange<'a> {
         if self.adding.len() < self.removing.len() && replicas.iter().any(|r| !isr.contains(r)) {
             return;
         }
+        // DIFFERS: Kafka completes a move although fewer than min.insync.replicas would be in sync afterwards, and the
+        // replicas that go delete what was acknowledged when there were enough.
+        if isr.len() < self.isr.len() && isr.len() < self.min_isr.min(replicas.len()) {
+            return;
+        }
         self.isr = isr;
         self.replicas = replicas;
         self.removing.clear();

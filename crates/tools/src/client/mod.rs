@@ -15,8 +15,8 @@ mod metadata;
 pub mod producer;
 pub mod quotas;
 mod range;
-pub mod transactions;
 mod reassign;
+pub mod transactions;
 mod voters;
 
 use std::collections::BTreeMap;
