@@ -212,7 +212,7 @@ impl Run<'_, '_> {
                 self.terminal.line(format_args!("Reassignment of partition {name} is still in progress."));
                 continue;
             }
-            let current = match self.assignment_of(&[partition.0.clone()]) {
+            let current = match self.assignment_of(std::slice::from_ref(&partition.0)) {
                 Ok(mut topic) => topic.remove(partition).unwrap_or_default(),
                 Err(_) => Vec::new(),
             };
@@ -386,7 +386,7 @@ impl Run<'_, '_> {
     fn assignment_of(&mut self, topics: &[String]) -> Result<Assignment, Failure> {
         let mut out = Assignment::new();
         for topic in topics.iter().collect::<BTreeSet<_>>() {
-            let described = self.client.describe_topics(&[topic.clone()], PAGE);
+            let described = self.client.describe_topics(std::slice::from_ref(topic), PAGE);
             let described = described.map_err(|error| match error.code() {
                 Some(ErrorCode::UnknownTopicOrPartition) => unknown(format!("Topic {topic} not found.")),
                 _ => Failure::from(error),
