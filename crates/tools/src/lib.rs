@@ -30,6 +30,7 @@ pub mod random;
 mod reassign;
 pub mod storage;
 mod stored_records;
+mod takeover;
 pub mod terminal;
 mod topics;
 mod transactions;
@@ -87,6 +88,7 @@ pub const TOOLS: &[Tool] = &[
         reassign::main,
     ),
     tool("config", "", "explain configuration keys, and what a properties file makes of them", config::main),
+    tool("takeover", "", "say whether nodes of Apache Kafka can be replaced in place", takeover::main),
     tool("links", "", "make links named as Kafka's scripts", links::main),
 ];
 

@@ -1,6 +1,6 @@
 //! `kafka-storage`: formats the directories of a node before its first start, and says what is in them.
 
-mod check;
+pub(crate) mod check;
 mod checkpoint;
 pub(crate) mod features;
 mod format;
@@ -14,6 +14,7 @@ use crate::argparse::{Command, Program, append, flag, required, value};
 use crate::random::random_uuid;
 use crate::terminal::Terminal;
 
+pub(crate) use format::directories;
 use format::{Formatting, format};
 
 const CONFIG: crate::argparse::Option_ = required("config", "-c", "The node's server.properties.");

@@ -87,6 +87,22 @@ impl Report {
 
 /// Exit code 0 if all directories can be taken over, 1 if one cannot.
 pub fn run(dirs: &[PathBuf], terminal: &mut Terminal<'_>) -> u8 {
+    let worst = look(dirs, terminal);
+    conclude(worst, terminal)
+}
+
+/// Says what the worst line of the tables comes to, and gives the exit code.
+pub fn conclude(worst: Verdict, terminal: &mut Terminal<'_>) -> u8 {
+    terminal.line(match worst {
+        Verdict::Ok | Verdict::Note => "Can be taken over as it is.",
+        Verdict::Repair => "Can be taken over; what says \"repair\" is made anew at the first start.",
+        Verdict::Refused => "Cannot be taken over as it is: see what says \"REFUSED\".",
+    });
+    u8::from(worst == Verdict::Refused)
+}
+
+/// Prints the table of each directory, and returns the worst of it.
+pub fn look(dirs: &[PathBuf], terminal: &mut Terminal<'_>) -> Verdict {
     let mut worst = Verdict::Ok;
     let cluster = find_cluster(dirs);
     let mut owners: Vec<(PathBuf, MetaProperties)> = Vec::new();
@@ -100,14 +116,9 @@ pub fn run(dirs: &[PathBuf], terminal: &mut Terminal<'_>) -> u8 {
             cluster.report(&mut report);
         }
         worst = worst.max(report.worst());
-        print(dir, &report, terminal);
+        print(&dir.display().to_string(), &report, terminal);
     }
-    terminal.line(match worst {
-        Verdict::Ok | Verdict::Note => "Can be taken over as it is.",
-        Verdict::Repair => "Can be taken over; what says \"repair\" is made anew at the first start.",
-        Verdict::Refused => "Cannot be taken over as it is: see what says \"REFUSED\".",
-    });
-    u8::from(worst == Verdict::Refused)
+    worst
 }
 
 /// Read from the directory that holds the metadata log; before a first start there is only what `format` wrote.
@@ -117,9 +128,9 @@ fn find_cluster(dirs: &[PathBuf]) -> Option<(PathBuf, Cluster)> {
     Some((dir.clone(), Cluster::read(dir, dir.join(CLEAN_SHUTDOWN).exists())))
 }
 
-fn print(dir: &Path, report: &Report, terminal: &mut Terminal<'_>) {
+pub fn print(head: &str, report: &Report, terminal: &mut Terminal<'_>) {
     let width = report.lines.iter().map(|line| line.what.len()).max().unwrap_or(0);
-    terminal.line(format_args!("{}", dir.display()));
+    terminal.line(head);
     for line in &report.lines {
         terminal
             .line(format_args!("  {:<7}  {:<width$}  {}", line.verdict, line.what, line.detail).to_string().trim_end());
