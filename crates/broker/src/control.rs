@@ -60,6 +60,13 @@ pub(crate) struct ControlChannel {
 }
 
 impl ControlChannel {
+    /// Names a request of this node to itself, whatever it is for.
+    pub fn new_local_id(&mut self) -> LocalId {
+        let id = LocalId(self.local_next);
+        self.local_next += 1;
+        id
+    }
+
     pub fn next_deadline(&self) -> i64 {
         self.waiting.iter().map(|f| f.not_before_ms.min(f.deadline_ms)).min().unwrap_or(i64::MAX)
     }
@@ -97,8 +104,7 @@ impl Node {
     }
 
     fn local_id(&mut self, op: ControlOp, key: ApiKey, version: i16) -> LocalId {
-        let id = LocalId(self.control.local_next);
-        self.control.local_next += 1;
+        let id = self.control.new_local_id();
         self.control.local.insert(id, (op, key, version));
         id
     }
@@ -180,15 +186,16 @@ impl Node {
         let mut any = false;
         while let Some((id, frame)) = self.local_answers.pop_front() {
             any = true;
+            if let Some((op, key, version)) = self.on_local_transaction_answer(id) {
+                self.on_transaction_answer(op, version, body_of(&frame, key, version), now);
+                continue;
+            }
             let Some((op, key, version)) = self.control.local.remove(&id) else { continue };
             if let ControlOp::Forward(forward) = op {
                 self.deliver_forwarded(forward.reply, frame, now);
                 continue;
             }
-            let mut reader = Reader::new(frame.get(4..).unwrap_or_default());
-            decode_response_header(&mut reader, key, version).expect("this node wrote the header");
-            let body = frame.get(4 + reader.position()..).unwrap_or_default();
-            self.on_control_answer(op, version, body, now);
+            self.on_control_answer(op, version, body_of(&frame, key, version), now);
         }
         any
     }
@@ -261,6 +268,13 @@ impl Node {
             ControlOp::Forward(forward) => self.forward_later(forward, now),
         }
     }
+}
+
+/// What follows the header of an answer that this node has written.
+fn body_of(frame: &[u8], key: ApiKey, version: i16) -> &[u8] {
+    let mut reader = Reader::new(frame.get(4..).unwrap_or_default());
+    decode_response_header(&mut reader, key, version).expect("this node wrote the header");
+    frame.get(4 + reader.position()..).unwrap_or_default()
 }
 
 /// `User:ANONYMOUS` as `DefaultKafkaPrincipalBuilder` serializes it: the version, then the message.

@@ -141,6 +141,7 @@ impl Node {
         for key in std::mem::take(&mut self.replicas.touched) {
             self.replicas.note_growth(key);
             self.groups.runtime.on_moved(key);
+            self.transactions.runtime.on_moved(key);
             self.settle_produces(key);
             self.settle_deletes(key);
             for session in self.replicas.sessions.touch(key) {

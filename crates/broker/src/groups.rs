@@ -116,7 +116,7 @@ impl Node {
     pub(crate) fn drive_groups(&mut self, now: Now) -> bool {
         let topic = self.image.topic_ids.get(OFFSETS_TOPIC).copied();
         let (config, rng) = (self.groups.config, &mut self.rng);
-        let mut make = || GroupShard::new(config, rng.u64(..), now);
+        let mut make = |_epoch: i32| GroupShard::new(config, rng.u64(..), now);
         let driven = self.groups.runtime.drive(topic, &mut self.replicas, &mut make, now);
         self.answer_groups();
         driven.unwrap_or_else(|message| {
@@ -160,6 +160,7 @@ impl Node {
             Response::Leave(response) => self.respond(reply, &response),
             Response::OffsetCommit(response) => self.respond(reply, &response),
             Response::OffsetDelete(response) => self.respond(reply, &response),
+            Response::TxnOffsetCommit(response) => self.respond_txn_offset_commit(reply, response),
             Response::Deleted(code) => {
                 if let Some(place) = waiting.delete {
                     self.on_group_deleted(place, code);
@@ -199,26 +200,36 @@ impl Node {
 
     /// Creates `__consumer_offsets` when the first group asks for its coordinator.
     pub(crate) fn create_offsets_topic(&mut self, now: Now) {
-        if !self.auto_creating.insert(OFFSETS_TOPIC.to_owned()) {
+        let (partitions, factor) =
+            (self.config.offsets_topic_num_partitions, self.config.offsets_topic_replication_factor);
+        let configs = [
+            ("cleanup.policy", "compact".to_owned()),
+            ("compression.type", "producer".to_owned()),
+            ("segment.bytes", self.config.offsets_topic_segment_bytes.to_string()),
+        ];
+        self.create_internal_topic(OFFSETS_TOPIC, partitions, factor, &configs, now);
+    }
+
+    pub(crate) fn create_internal_topic(
+        &mut self,
+        name: &'static str,
+        num_partitions: i32,
+        replication_factor: i16,
+        configs: &[(&'static str, String)],
+        now: Now,
+    ) {
+        if !self.auto_creating.insert(name.to_owned()) {
             return;
         }
-        let config = |name: &str, value: String| CreatableTopicConfig {
-            name: name.to_owned().into(),
-            value: Some(value.into()),
+        let config = |(name, value): &(&'static str, String)| CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some(value.clone().into()),
             ..Default::default()
         };
-        let topic = CreatableTopic {
-            name: OFFSETS_TOPIC.into(),
-            num_partitions: self.config.offsets_topic_num_partitions,
-            replication_factor: self.config.offsets_topic_replication_factor,
-            configs: vec![
-                config("cleanup.policy", "compact".to_owned()),
-                config("compression.type", "producer".to_owned()),
-                config("segment.bytes", self.config.offsets_topic_segment_bytes.to_string()),
-            ],
-            ..Default::default()
-        };
+        let configs = configs.iter().map(config).collect();
+        let topic =
+            CreatableTopic { name: name.into(), num_partitions, replication_factor, configs, ..Default::default() };
         let request = CreateTopicsRequest { topics: vec![topic], timeout_ms: 30_000, ..Default::default() };
-        self.ask_controller(ControlOp::AutoCreate(vec![OFFSETS_TOPIC.to_owned()]), ApiKey::CreateTopics, request, now);
+        self.ask_controller(ControlOp::AutoCreate(vec![name.to_owned()]), ApiKey::CreateTopics, request, now);
     }
 }

@@ -13,6 +13,7 @@ mod groups;
 mod handlers;
 pub mod lifecycle;
 mod links;
+mod markers;
 mod node;
 mod offline;
 mod produce_waits;
@@ -30,6 +31,8 @@ mod snapshots;
 mod standing;
 mod start;
 mod status;
+mod transactions;
+mod verifying;
 
 pub use connections::IN_FLIGHT_MAX;
 pub use effect::{CleanId, ConnId, Effect, FlushId, Frame, LinkId, ListenerKind, Region};

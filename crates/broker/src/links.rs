@@ -28,6 +28,8 @@ pub enum Purpose {
     Control,
     /// Fetches of this broker from a partition leader.
     Replication,
+    /// Transactions: coordinators to partition leaders, and the other way round.
+    Transactions,
     /// Finding out whether a broker's process still listens.
     Probe,
 }

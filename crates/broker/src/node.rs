@@ -39,6 +39,7 @@ use crate::replicas::Replicas;
 use crate::reply::{LocalId, ReplyTo};
 use crate::request::Early;
 use crate::status::{BrokerStatus, NodeStatus, QuorumStatus};
+use crate::transactions::{TransactionOp, Transactions};
 
 /// Faults planted on purpose, one at a time, to prove that the simulator's checkers notice them. A test sets them;
 /// no configuration key does.
@@ -46,6 +47,7 @@ use crate::status::{BrokerStatus, NodeStatus, QuorumStatus};
 pub struct Mutations {
     pub raft: raft::Mutations,
     pub replication: replication::Mutations,
+    pub transactions: coordinator::transactions::TransactionMutations,
 }
 
 /// What a request of ours was for.
@@ -55,6 +57,7 @@ pub(crate) enum Pending {
         key: ApiKey,
     },
     Control(ControlOp),
+    Transaction(TransactionOp),
     /// A follower's fetch from a leader.
     Fetch {
         leader: i32,
@@ -118,6 +121,7 @@ pub struct Node {
     pub(crate) replicas: Replicas,
     pub(crate) cleaner: Cleaner,
     pub(crate) groups: Groups,
+    pub(crate) transactions: Transactions,
     pub(crate) producer_ids: ProducerIds,
     pub(crate) quotas: Quotas,
     pub(crate) throttles: Throttles,
@@ -181,6 +185,7 @@ impl Node {
             self.quorum.forget_fetch(token);
         }
         self.replicas.forget_connection(conn);
+        self.transactions.verifying.forget_connection(conn);
     }
 
     pub fn link_up(&mut self, link: LinkId, _now: Now) {
@@ -198,6 +203,7 @@ impl Node {
         match answered.pending {
             Pending::Quorum { token, key } => self.on_quorum_answer(token, key, answered.version, body, now),
             Pending::Control(op) => self.on_control_answer(op, answered.version, body, now),
+            Pending::Transaction(op) => self.on_transaction_answer(op, answered.version, body, now),
             Pending::Fetch { leader } => self.on_fetch_answer(leader, answered.version, body, now),
             Pending::Offsets { leader, key, asks_latest } => {
                 self.on_offsets_answer(leader, key, asks_latest, answered.version, body, now);
@@ -210,6 +216,7 @@ impl Node {
         match pending {
             Pending::Quorum { token, .. } => self.on_quorum_failure(token, failure, now),
             Pending::Control(op) => self.on_control_failure(op, failure, now),
+            Pending::Transaction(op) => self.on_transaction_failure(op, failure, now),
             Pending::Fetch { leader } => self.on_fetch_failure(leader, failure, now),
             Pending::Offsets { key, .. } => self.on_offsets_failure(key, now),
             Pending::Probe { broker, epoch, attempt } => self.on_probe_failure(broker, epoch, attempt, failure, now),
@@ -253,6 +260,7 @@ impl Node {
             busy |= self.drain_local_answers(now);
             busy |= self.drive_broker(now);
             busy |= self.drive_groups(now);
+            busy |= self.drive_transactions(now);
             if !busy {
                 break;
             }
@@ -281,6 +289,7 @@ impl Node {
         at = at.min(self.lifecycle.as_ref().map_or(i64::MAX, Lifecycle::next_deadline));
         at = at.min(self.replicas.next_deadline()).min(self.groups.runtime.next_deadline());
         at = at.min(self.connections.next_deadline());
+        at = at.min(self.transactions.next_deadline());
         if self.replicas.is_published {
             at = at.min(self.cleaner.next_deadline());
         }
@@ -313,6 +322,7 @@ impl Node {
             let released = self.lifecycle.as_ref().is_none_or(|l| l.state == lifecycle::State::Released);
             if released || now.mono_ms >= until_ms || self.is_forsaken(now) {
                 self.drop_all_groups();
+                self.drop_all_transactions();
                 self.close_replicas(now);
                 self.shutdown = Shutdown::Quorum;
                 self.quorum.shutdown(QUORUM_SHUTDOWN_MS, now);

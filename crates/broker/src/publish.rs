@@ -203,6 +203,7 @@ impl Node {
         self.replicas.touched.insert(key);
         if changed {
             self.groups.runtime.on_role_changed(topic, key.1);
+            self.transactions.runtime.on_role_changed(topic, key.1);
         }
         if changed || before != followed {
             if let Some(fetcher) = before.and_then(|leader| self.replicas.fetchers.get_mut(&leader)) {
@@ -292,6 +293,7 @@ impl Node {
         }
         self.replicas.touched.insert(key);
         self.groups.runtime.on_role_changed(&replica.partition.topic, key.1);
+        self.transactions.runtime.on_role_changed(&replica.partition.topic, key.1);
         Some(replica)
     }
 

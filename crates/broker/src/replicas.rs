@@ -18,8 +18,9 @@ use crate::control::ControlOp;
 use crate::delete_waits::DeleteWaits;
 use crate::effect::ConnId;
 use crate::fetch_waits::FetchWaits;
+use crate::handlers::MarkerWait;
 use crate::node::{FlushOf, Node};
-use crate::produce_waits::ProduceWaits;
+use crate::produce_waits::{ProduceWait, Waits};
 use crate::quotas::replication::Throttled;
 use crate::status::PartitionStatus;
 
@@ -58,7 +59,9 @@ pub(crate) struct Replicas {
     pub unclaimed: BTreeMap<(String, i32), Unclaimed>,
     pub fetchers: BTreeMap<i32, Fetcher>,
     pub sessions: FetchSessions,
-    pub produces: ProduceWaits,
+    pub produces: Waits<ProduceWait>,
+    /// Ends of transactions that wait for their followers.
+    pub markers: Waits<MarkerWait>,
     pub deletes: DeleteWaits,
     pub fetches: FetchWaits,
     /// Partitions whose log, high watermark or role changed since the waiting requests were last looked at.
@@ -94,7 +97,8 @@ impl Replicas {
             unclaimed: BTreeMap::new(),
             fetchers: BTreeMap::new(),
             sessions: FetchSessions::new(config.max_incremental_fetch_session_cache_slots.max(0) as usize),
-            produces: ProduceWaits::default(),
+            produces: Waits::default(),
+            markers: Waits::default(),
             deletes: DeleteWaits::default(),
             fetches: FetchWaits::default(),
             touched: BTreeSet::new(),
@@ -135,7 +139,7 @@ impl Replicas {
 
     pub fn next_deadline(&self) -> i64 {
         let mut at = self.produces.next_deadline().min(self.fetches.next_deadline());
-        at = at.min(self.deletes.next_deadline());
+        at = at.min(self.deletes.next_deadline()).min(self.markers.next_deadline());
         if self.is_published {
             at = at.min(self.isr_check_ms).min(self.checkpoint_ms).min(self.retention_ms);
             at = at.min(self.fetchers.values().map(Fetcher::next_deadline).min().unwrap_or(i64::MAX));

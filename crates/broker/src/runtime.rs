@@ -4,18 +4,50 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use coordinator::{Output, Record, Shard, Ticket, Token};
+use coordinator::{Output, Producer, Proof, Record, Shard, Ticket, Token};
 use protocol::error::ErrorCode;
-use protocol::records::{BatchBuilder, BatchSpec, Batches, Scratch};
+use protocol::records::{
+    Batch, BatchBuilder, BatchSpec, Batches, ControlRecordType, RecordError, Scratch, end_txn_marker,
+};
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use replication::{AppendRefused, PartitionKey};
-use storage::{AppendOrigin, StorageError};
+use storage::{AppendOrigin, Guard, StorageError, Verification};
 
 use crate::replicas::Replicas;
 
 /// Bytes of a shard's log replayed per turn: a large one must not keep the node from everything else.
 const LOAD_BYTES_PER_TURN: u32 = 1 << 20;
+
+/// What happens to a shard when the high watermark passes what was written.
+enum Written {
+    Ticket(Ticket),
+    /// The end of a producer's transaction.
+    End {
+        producer_id: i64,
+        commit: bool,
+    },
+}
+
+/// The end of a transaction as its coordinator sends it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndMarker {
+    pub producer: Producer,
+    pub commit: bool,
+    pub coordinator_epoch: i32,
+    pub transaction_version: i16,
+}
+
+impl EndMarker {
+    pub fn batch(&self, now: Now) -> Vec<u8> {
+        let kind = if self.commit { ControlRecordType::Commit } else { ControlRecordType::Abort };
+        end_txn_marker(self.producer.id, self.producer.epoch, kind, self.coordinator_epoch, now.wall_ms)
+    }
+
+    pub fn origin(&self) -> AppendOrigin {
+        AppendOrigin::Marker { transaction_version: self.transaction_version }
+    }
+}
 
 struct Loaded<S> {
     shard: S,
@@ -24,7 +56,7 @@ struct Loaded<S> {
     /// The next offset to replay; `None` once the shard serves.
     loading: Option<i64>,
     /// Written and not committed, with the high watermark that each waits for.
-    writes: VecDeque<(i64, Ticket)>,
+    writes: VecDeque<(i64, Written)>,
     /// When the shard wants to be driven even if nothing happens; an entry of `due`.
     due_ms: i64,
 }
@@ -50,6 +82,10 @@ pub(crate) struct Runtime<S: Shard, W> {
     touched: BTreeSet<i32>,
     due: BTreeSet<(i64, i32)>,
     outcomes: Vec<Outcome<W, S::Response>>,
+    /// Shards that were driven since somebody asked.
+    driven: BTreeSet<i32>,
+    /// `transaction.partition.verification.enable`
+    pub verifies: bool,
 }
 
 impl<S: Shard, W> Runtime<S, W> {
@@ -63,6 +99,8 @@ impl<S: Shard, W> Runtime<S, W> {
             touched: BTreeSet::new(),
             due: BTreeSet::new(),
             outcomes: Vec::new(),
+            driven: BTreeSet::new(),
+            verifies: true,
         }
     }
 
@@ -116,13 +154,52 @@ impl<S: Shard, W> Runtime<S, W> {
         Ok(self.shards.values().map(|s| &s.shard).collect())
     }
 
+    /// A serving shard, without giving it anything to do.
+    pub fn peek(&self, partition: i32) -> Option<&S> {
+        self.shards.get(&partition).filter(|loaded| loaded.loading.is_none()).map(|loaded| &loaded.shard)
+    }
+
+    /// Shards that were driven since the last call, and may have something beside their answers.
+    pub fn take_driven(&mut self) -> Vec<(i32, &mut S)> {
+        let driven = std::mem::take(&mut self.driven);
+        let shards = self.shards.iter_mut().filter(|(partition, _)| driven.contains(partition));
+        shards.map(|(partition, loaded)| (*partition, &mut loaded.shard)).collect()
+    }
+
+    pub fn shards_mut(&mut self) -> impl Iterator<Item = &mut S> {
+        self.shards.values_mut().map(|loaded| &mut loaded.shard)
+    }
+
+    /// Appends the end of a transaction to a shard's partition. The shard hears of it when it is committed. Answers where
+    /// the high watermark must come to.
+    pub fn end_transaction(
+        &mut self,
+        partition: i32,
+        marker: &EndMarker,
+        replicas: &mut Replicas,
+        now: Now,
+    ) -> Result<i64, AppendRefused> {
+        // While the partition is loaded its records do not all have their places yet.
+        let not_here = AppendRefused::Code(ErrorCode::NotLeaderOrFollower);
+        let loaded = self.shards.get_mut(&partition).filter(|loaded| loaded.loading.is_none());
+        let Some(loaded) = loaded else { return Err(not_here) };
+        let replica = replicas.all.get_mut(&loaded.key);
+        let replica = replica.filter(|r| r.partition.leader_epoch() == loaded.leader_epoch);
+        let Some(replica) = replica else { return Err(not_here) };
+        let info = replica.partition.append_as_leader(&mut marker.batch(now), marker.origin(), true, now)?;
+        let end = info.last_offset + 1;
+        replicas.touched.insert(loaded.key);
+        loaded.writes.push_back((end, Written::End { producer_id: marker.producer.id, commit: marker.commit }));
+        Ok(end)
+    }
+
     /// Loads, writes, commits; whether there was anything. `topic` is the internal topic's id, if it exists. The error
     /// is a disk's.
     pub fn drive(
         &mut self,
         topic: Option<Uuid>,
         replicas: &mut Replicas,
-        make: &mut dyn FnMut() -> S,
+        make: &mut dyn FnMut(i32) -> S,
         now: Now,
     ) -> Result<bool, String> {
         self.topic = topic;
@@ -152,7 +229,7 @@ impl<S: Shard, W> Runtime<S, W> {
     }
 
     /// KAFKA-20634: a shard lives for one leader epoch of one topic, and never longer.
-    fn follow_roles(&mut self, replicas: &Replicas, make: &mut dyn FnMut() -> S) -> bool {
+    fn follow_roles(&mut self, replicas: &Replicas, make: &mut dyn FnMut(i32) -> S) -> bool {
         let mut busy = false;
         for partition in std::mem::take(&mut self.changed) {
             let key = self.topic.map(|topic| (topic, partition));
@@ -168,7 +245,7 @@ impl<S: Shard, W> Runtime<S, W> {
             }
             if let Some((key, leader_epoch, start)) = led {
                 let loaded = Loaded {
-                    shard: make(),
+                    shard: make(leader_epoch),
                     key,
                     leader_epoch,
                     loading: Some(start),
@@ -202,8 +279,12 @@ impl<S: Shard, W> Runtime<S, W> {
         if let Some(from) = loaded.loading {
             return self.load_shard(partition, from, replicas, now);
         }
-        while let Some((_, ticket)) = loaded.writes.pop_front_if(|(end, _)| *end <= high_watermark) {
-            loaded.shard.on_committed(ticket, now);
+        self.driven.insert(partition);
+        while let Some((_, written)) = loaded.writes.pop_front_if(|(end, _)| *end <= high_watermark) {
+            match written {
+                Written::Ticket(ticket) => loaded.shard.on_committed(ticket, now),
+                Written::End { producer_id, commit } => loaded.shard.on_transaction_end(producer_id, commit),
+            }
         }
         if loaded.shard.next_deadline() <= now.mono_ms {
             loaded.shard.tick(now);
@@ -228,7 +309,15 @@ impl<S: Shard, W> Runtime<S, W> {
                     self.outcomes.extend(waiter.map(|(_, waiter)| Outcome::Answered(waiter, response)));
                 }
                 Output::Write(ticket, records) => {
-                    if !self.write(partition, ticket, &records, replicas, now) {
+                    let batch = self.batch(BatchSpec::default(), &records, now);
+                    if !self.write(partition, ticket, batch, AppendOrigin::Internal, replicas, now) {
+                        break;
+                    }
+                }
+                Output::WriteInTransaction(ticket, producer, proof, records) => {
+                    let batch = self.batch(in_transaction(producer), &records, now);
+                    let origin = AppendOrigin::Offsets(self.shown(proof));
+                    if !self.write(partition, ticket, batch, origin, replicas, now) {
                         break;
                     }
                 }
@@ -271,13 +360,17 @@ impl<S: Shard, W> Runtime<S, W> {
         let mut scratch = Scratch::default();
         for batch in Batches::new(&bytes).map_while(Result::ok) {
             next = batch.header.next_offset().max(next);
+            let producer_id = batch.header.is_transactional().then_some(batch.header.producer_id);
             if batch.header.is_control() {
+                if let (Some(producer_id), Ok(Some(commit))) = (producer_id, ends_by_commit(&batch, &mut scratch)) {
+                    loaded.shard.on_transaction_end(producer_id, commit);
+                }
                 continue;
             }
             let Ok(records) = batch.records(&mut scratch) else { continue };
             for record in records.map_while(Result::ok) {
                 let Some(record_key) = record.key else { continue };
-                if let Err(error) = loaded.shard.replay(record_key, record.value, now) {
+                if let Err(error) = loaded.shard.replay(producer_id, record_key, record.value, now) {
                     tracing::warn!(topic = S::TOPIC, partition, offset = record.offset, %error, "record is passed over");
                 }
             }
@@ -287,19 +380,43 @@ impl<S: Shard, W> Runtime<S, W> {
         Ok(true)
     }
 
-    /// Appends; false if that failed, and then the shard begins anew from what the log has.
-    fn write(&mut self, partition: i32, ticket: Ticket, records: &[Record], replicas: &mut Replicas, now: Now) -> bool {
-        let mut builder = BatchBuilder::new(BatchSpec { base_sequence: S::BASE_SEQUENCE, ..Default::default() });
+    fn batch(&self, spec: BatchSpec, records: &[Record], now: Now) -> Vec<u8> {
+        let mut builder = BatchBuilder::new(BatchSpec { base_sequence: S::BASE_SEQUENCE, ..spec });
         for record in records {
             builder.append(now.wall_ms, Some(&record.key), record.value.as_deref(), &[]);
         }
-        let mut batch = builder.build();
+        builder.build()
+    }
+
+    fn shown(&self, proof: Proof) -> Verification {
+        match proof {
+            _ if !self.verifies => Verification::Off,
+            Proof(Some(guard)) => Verification::Asked(Guard(guard)),
+            Proof(None) => Verification::Open,
+        }
+    }
+
+    /// Appends; false if that failed, and then the shard begins anew from what the log has.
+    fn write(
+        &mut self,
+        partition: i32,
+        ticket: Ticket,
+        mut batch: Vec<u8>,
+        origin: AppendOrigin,
+        replicas: &mut Replicas,
+        now: Now,
+    ) -> bool {
         let Some(loaded) = self.shards.get_mut(&partition) else { return false };
         let Some(replica) = replicas.all.get_mut(&loaded.key) else { return false };
-        match replica.partition.append_as_leader(&mut batch, AppendOrigin::Internal, true, now) {
+        match replica.partition.append_as_leader(&mut batch, origin, true, now) {
             Ok(info) => {
                 replicas.touched.insert(loaded.key);
-                loaded.writes.push_back((info.last_offset + 1, ticket));
+                loaded.writes.push_back((info.last_offset + 1, Written::Ticket(ticket)));
+                true
+            }
+            Err(AppendRefused::Code(code)) if is_the_producers(code) => {
+                loaded.shard.on_refused(ticket, code);
+                self.touched.insert(partition);
                 true
             }
             Err(error) => {
@@ -323,4 +440,23 @@ impl<S: Shard, W> Runtime<S, W> {
             }
         }
     }
+}
+
+fn in_transaction(producer: Producer) -> BatchSpec {
+    BatchSpec { producer_id: producer.id, producer_epoch: producer.epoch, transactional: true, ..Default::default() }
+}
+
+/// Errors that say something of the producer, not of the partition.
+fn is_the_producers(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::InvalidTxnState | ErrorCode::InvalidProducerEpoch)
+}
+
+/// Whether a control batch ends a transaction, and how.
+fn ends_by_commit(batch: &Batch<'_>, scratch: &mut Scratch) -> Result<Option<bool>, RecordError> {
+    let Some(record) = batch.records(scratch)?.next() else { return Ok(None) };
+    Ok(match record?.key.and_then(ControlRecordType::parse) {
+        Some(ControlRecordType::Commit) => Some(true),
+        Some(ControlRecordType::Abort) => Some(false),
+        _ => None,
+    })
 }

@@ -20,6 +20,14 @@ pub(crate) fn topic_config(image: &MetadataImage, node: &NodeConfig, topic: &str
     TopicConfig::resolve(image.topic_configs(topic), dynamic, node)
 }
 
+/// `transaction.partition.verification.enable`, which can be set for the whole cluster at run time.
+pub(crate) fn verifies_transactions(image: &MetadataImage, node: &NodeConfig) -> bool {
+    const KEY: &str = "transaction.partition.verification.enable";
+    let set = |resource: &ConfigResource| image.configs.get(resource).and_then(|keys| keys.get(KEY));
+    let set = set(&own_resource(node)).or_else(|| set(&ConfigResource::all_brokers()));
+    set.map_or(node.transaction_partition_verification_enable, |value| value == "true")
+}
+
 pub(crate) fn log_config(topic: &TopicConfig, node: &NodeConfig) -> LogConfig {
     LogConfig {
         segment_bytes: topic.segment_bytes.max(1) as u64,

@@ -28,6 +28,7 @@ use crate::quotas::Quotas;
 use crate::quotas::replication::Throttles;
 use crate::registration::ControllerRegistration;
 use crate::replicas::Replicas;
+use crate::transactions::Transactions;
 
 /// File with the records that a new cluster's first controller writes; at the root of the metadata directory.
 const BOOTSTRAP_CHECKPOINT: &str = "bootstrap.checkpoint";
@@ -83,14 +84,13 @@ impl Node {
         let evidence = evidence_of(metadata_dir);
         let quorum_config = quorum_config(&config, metadata_dir, &cluster_id, mutations.raft);
         let path = metadata_dir.path.join("__cluster_metadata-0");
-        let log_config = crate::settings::metadata_log_config(&config);
         let failed = |error: std::io::Error| StartError::Metadata { dir: path.clone(), error: error.to_string() };
         disk.create_dir_all(&path).map_err(failed)?;
+        let log_config = crate::settings::metadata_log_config(&config);
         let quorum = Quorum::open(quorum_config, disk.clone(), &path, log_config, evidence, now, rng.u64(..));
         let quorum = quorum.map_err(failed)?;
         let bootstrap = read_bootstrap(&disk, &metadata_dir.path).map_err(failed)?;
         let incarnation = Node::random_uuid(&mut rng);
-        let is_broker = config.roles.broker;
         let mut node = Node {
             connections: Connections::default(),
             early: Default::default(),
@@ -108,11 +108,12 @@ impl Node {
             delta: MetadataDelta::default(),
             active: None,
             registration: config.roles.controller.then(|| ControllerRegistration::new(incarnation)),
-            lifecycle: is_broker
+            lifecycle: (config.roles.broker)
                 .then(|| Lifecycle::new(config.node_id, incarnation, config.broker_heartbeat_interval_ms)),
             replicas: Replicas::new(&config, now),
             cleaner: Cleaner::new(&config, now),
             groups: Groups::new(&config),
+            transactions: Transactions::new(&config, mutations.transactions),
             producer_ids: ProducerIds::default(),
             quotas: Quotas::new(&config),
             throttles: Throttles::new(&config),
@@ -130,7 +131,7 @@ impl Node {
             disk,
             rng,
         };
-        if is_broker {
+        if node.config.roles.broker {
             node.load_all_logs(now)?;
         }
         // Only now: had we died while we were still looking for damage, the next start would have to look again.

@@ -25,6 +25,9 @@ use storage::mem::MemDisk;
 use storage::mem::Op;
 use storage::{CleanWork, Disk, MetaProperties};
 
+#[path = "cluster/transactions.rs"]
+mod transactions;
+
 const CLUSTER: &str = "wR7lI2ZkRAChZZZZZZZZZQ";
 
 struct Member {
@@ -59,7 +62,8 @@ fn properties(id: i32, size: i32, dirs: &[&str]) -> String {
     let voters: Vec<String> = (1..=size).map(|n| format!("{n}@host{n}:9093")).collect();
     format!(
         "process.roles=broker,controller\nnode.id={id}\nlisteners=PLAINTEXT://host{id}:9092,CONTROLLER://host{id}:9093\n\
-         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs={}\nmin.insync.replicas=1\nlog.cleaner.backoff.ms=500\n",
+         controller.listener.names=CONTROLLER\ncontroller.quorum.voters={}\nlog.dirs={}\nmin.insync.replicas=1\n\
+         offsets.topic.num.partitions=3\ntransaction.state.log.num.partitions=3\nlog.cleaner.backoff.ms=500\n",
         voters.join(","),
         dirs.join(",")
     )

@@ -1,4 +1,5 @@
-//! Group coordination: who is in a group, what it has consumed.
+//! Coordination: who is in a group and what it has consumed, who speaks for a transactional id and what becomes of its
+//! transactions.
 //!
 //! [`GroupShard`] is the state of one partition of `__consumer_offsets`, as a state machine: requests and the time go
 //! in, [`Output`]s come out. It never sees the partition: it asks for records to be written and hears when they are
@@ -10,6 +11,7 @@ mod join;
 mod leave;
 mod machine;
 mod offsets;
+mod pending;
 mod records;
 mod shard;
 mod sync;
@@ -19,7 +21,7 @@ pub mod transactions;
 
 pub use config::GroupConfig;
 pub use group::{ClientInfo, GroupState};
-pub use machine::{Output, Shard, Ticket, Token};
+pub use machine::{Output, Producer, Proof, Shard, Ticket, Token};
 pub use offsets::{CommittedOffset, OffsetTopic};
 pub use records::{Record, ReplayError};
 pub use shard::{GroupShard, Listed, Response};

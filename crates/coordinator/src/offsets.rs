@@ -34,7 +34,7 @@ impl CommittedOffset {
         }
     }
 
-    fn to_value(&self) -> OffsetCommitValue<'static> {
+    pub(crate) fn to_value(&self) -> OffsetCommitValue<'static> {
         OffsetCommitValue {
             offset: self.offset,
             leader_epoch: self.leader_epoch,
@@ -152,7 +152,7 @@ impl GroupShard {
     }
 
     /// Who may commit: members of the generation, and anybody for a group without members.
-    fn check_commit(&self, request: &OffsetCommitRequest<'_>) -> Result<(), ErrorCode> {
+    pub(crate) fn check_commit(&self, request: &OffsetCommitRequest<'_>) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         let Some(group) = self.groups.get(request.group_id.as_ref()) else {
             // A group that exists by its offsets only has no generations.
@@ -224,7 +224,9 @@ impl GroupShard {
                 continue;
             }
             let group = self.groups.get(&id);
-            if group.is_some_and(|g| g.state != GroupState::Empty || !g.pending.is_empty()) {
+            if group.is_some_and(|g| g.state != GroupState::Empty || !g.pending.is_empty())
+                || self.pending.has_group(&id)
+            {
                 continue;
             }
             let left_ms = group.map_or(i64::MIN, |g| g.state_since_ms);

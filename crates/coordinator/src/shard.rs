@@ -8,8 +8,9 @@ use protocol::time::Now;
 
 use crate::config::GroupConfig;
 use crate::group::{Group, GroupState};
-pub(crate) use crate::machine::{Output, Ticket, Token};
+pub(crate) use crate::machine::{Output, Producer, Proof, Ticket, Token};
 use crate::offsets::{CommittedOffset, Offsets};
+use crate::pending::PendingOffsets;
 use crate::records::{self, Parsed, Record, ReplayError};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +20,7 @@ pub enum Response {
     Leave(LeaveGroupResponse<'static>),
     OffsetCommit(OffsetCommitResponse<'static>),
     OffsetDelete(OffsetDeleteResponse<'static>),
+    TxnOffsetCommit(TxnOffsetCommitResponse<'static>),
     /// One group of a DeleteGroups.
     Deleted(ErrorCode),
 }
@@ -49,6 +51,13 @@ pub(crate) enum Then {
         group: String,
         answer: Option<(Token, Response)>,
     },
+    /// Offsets of a transaction are in the log.
+    Pending {
+        producer_id: i64,
+        group: String,
+        token: Token,
+        answer: TxnOffsetCommitResponse<'static>,
+    },
     Nothing,
 }
 
@@ -57,6 +66,7 @@ pub struct GroupShard {
     pub(crate) config: GroupConfig,
     pub(crate) groups: BTreeMap<String, Group>,
     pub(crate) offsets: BTreeMap<String, Offsets>,
+    pub(crate) pending: PendingOffsets,
     pub(crate) outputs: Vec<Output>,
     pub(crate) rng: fastrand::Rng,
     writes: BTreeMap<Ticket, Then>,
@@ -70,6 +80,7 @@ impl GroupShard {
             config,
             groups: BTreeMap::new(),
             offsets: BTreeMap::new(),
+            pending: PendingOffsets::default(),
             outputs: Vec::new(),
             rng: fastrand::Rng::with_seed(seed),
             writes: BTreeMap::new(),
@@ -88,6 +99,7 @@ impl GroupShard {
                 if offsets.is_empty() {
                     self.offsets.remove(key.group.as_ref());
                 }
+                self.pending.supersede(&key.group, &key.topic, key.partition, self.next_ticket());
             }
             Parsed::Group { key, value: Some(value) } => {
                 self.groups.insert(key.group.into_owned(), Group::from_value(&value, now));
@@ -100,11 +112,33 @@ impl GroupShard {
         Ok(())
     }
 
-    pub(crate) fn write(&mut self, records: Vec<Record>, then: Then) {
-        let ticket = Ticket(self.ticket_next);
+    pub(crate) fn next_ticket(&self) -> Ticket {
+        Ticket(self.ticket_next)
+    }
+
+    /// What is replayed has its place in the order of tickets, too.
+    pub(crate) fn pass_ticket(&mut self) {
         self.ticket_next += 1;
+    }
+
+    pub(crate) fn write(&mut self, records: Vec<Record>, then: Then) {
+        let ticket = self.next_ticket();
+        self.pass_ticket();
         self.writes.insert(ticket, then);
         self.outputs.push(Output::Write(ticket, records));
+    }
+
+    pub(crate) fn write_in_transaction(&mut self, producer: Producer, proof: Proof, records: Vec<Record>, then: Then) {
+        let ticket = self.next_ticket();
+        self.pass_ticket();
+        self.writes.insert(ticket, then);
+        self.outputs.push(Output::WriteInTransaction(ticket, producer, proof, records));
+    }
+
+    pub fn on_refused(&mut self, ticket: Ticket, code: ErrorCode) {
+        if let Some(then) = self.writes.remove(&ticket) {
+            self.on_offsets_refused(ticket, then, code);
+        }
     }
 
     pub(crate) fn respond(&mut self, token: Token, response: Response) {
@@ -116,6 +150,7 @@ impl GroupShard {
         match self.writes.remove(&ticket) {
             None | Some(Then::Nothing) => {}
             Some(Then::Respond(token, response)) => self.respond(token, response),
+            Some(Then::Pending { token, answer, .. }) => self.respond(token, Response::TxnOffsetCommit(answer)),
             Some(Then::Assign { group, generation, assignments }) => {
                 self.on_assigned(&group, generation, assignments, now);
             }
@@ -123,6 +158,7 @@ impl GroupShard {
                 let known = self.offsets.entry(group.clone()).or_default();
                 for (topic, partition, offset) in offsets {
                     known.put(&topic, partition, offset);
+                    self.pending.supersede(&group, &topic, partition, ticket);
                 }
                 if known.is_empty() {
                     self.offsets.remove(&group);
@@ -134,6 +170,7 @@ impl GroupShard {
             Some(Then::Forget { group, answer }) => {
                 self.groups.remove(&group);
                 self.offsets.remove(&group);
+                self.pending.supersede_group(&group, ticket);
                 if let Some((token, response)) = answer {
                     self.respond(token, response);
                 }
@@ -210,7 +247,7 @@ impl GroupShard {
 
     /// Whether there is such a group, be it only by its offsets.
     pub fn knows(&self, id: &str) -> bool {
-        self.groups.contains_key(id) || self.offsets.contains_key(id)
+        self.groups.contains_key(id) || self.offsets.contains_key(id) || self.pending.has_group(id)
     }
 
     /// DeleteGroups: only without members.
@@ -231,6 +268,9 @@ impl GroupShard {
         let offsets = self.offsets.get(id).into_iter().flat_map(Offsets::iter);
         let mut out: Vec<Record> =
             offsets.map(|(topic, partition, _)| records::offset_record(id, topic, partition, None)).collect();
+        let pending = self.pending.places_of(id).into_iter();
+        let pending = pending.filter(|(topic, partition)| self.offset(id, topic, *partition).is_none());
+        out.extend(pending.map(|(topic, partition)| records::offset_record(id, &topic, partition, None)));
         if self.groups.contains_key(id) {
             out.push(records::group_record(id, None));
         }

@@ -37,6 +37,7 @@ impl Bench {
             for output in outputs {
                 match output {
                     Output::Respond(token, response) => self.answers.push((token, response)),
+                    Output::WriteInTransaction(..) => unreachable!("nobody here has a transaction"),
                     Output::Write(ticket, records) => {
                         self.log.extend(records);
                         self.shard.on_committed(ticket, self.now);

@@ -1,7 +1,6 @@
 //! A replica of a partition: its log, its role, and how metadata changes the role.
 
 use protocol::error::ErrorCode;
-use protocol::records::BatchHeader;
 use protocol::time::Now;
 
 use storage::{AppendError, AppendInfo, AppendOrigin, EpochEnd, Guard, Log, StorageError, Verification};
@@ -262,14 +261,15 @@ impl Partition {
     /// KIP-890, see [`Log::begin_verification`]: whether a transactional batch must be asked about before it is appended.
     pub fn begin_verification(
         &mut self,
-        header: &BatchHeader,
+        producer: (i64, i16),
+        sequence: i32,
         has_own_epoch: bool,
         now: Now,
     ) -> Result<Option<Guard>, ErrorCode> {
         if !self.is_leader() {
             return Err(ErrorCode::NotLeaderOrFollower);
         }
-        self.log.begin_verification(header, has_own_epoch, now)
+        self.log.begin_verification(producer, sequence, has_own_epoch, now)
     }
 
     /// Whether everything below `offset` counts as replicated for a producer with acks=all, and how its answer ends.

@@ -328,7 +328,7 @@ impl Log {
         if let Some(original) = self.producers.find_duplicate(header).filter(|_| has_sequence) {
             return Ok(Sequenced::Duplicate(original));
         }
-        self.producers.check_epoch(header)?;
+        self.producers.check_epoch((header.producer_id, header.producer_epoch))?;
         let is_open = self.producers.has_open_transaction((header.producer_id, header.producer_epoch));
         if header.is_transactional() && !is_open && !self.verifications.allows(header.producer_id, shown) {
             return Err(ErrorCode::InvalidTxnState);
@@ -345,16 +345,16 @@ impl Log {
     /// must be asked, and the guard shown with the append. `has_own_epoch`: see [`Verifications`].
     pub fn begin_verification(
         &mut self,
-        header: &BatchHeader,
+        producer: (i64, i16),
+        sequence: i32,
         has_own_epoch: bool,
         now: Now,
     ) -> Result<Option<Guard>, ErrorCode> {
-        self.producers.check_epoch(header)?;
-        let producer = (header.producer_id, header.producer_epoch);
+        self.producers.check_epoch(producer)?;
         if self.producers.has_open_transaction(producer) {
             return Ok(None);
         }
-        Ok(Some(self.verifications.begin(producer, header.base_sequence, has_own_epoch, now.wall_ms)))
+        Ok(Some(self.verifications.begin(producer, sequence, has_own_epoch, now.wall_ms)))
     }
 
     /// Appends what a leader sent, as it is: whole batches whose offsets go on where this log ends. A batch of an

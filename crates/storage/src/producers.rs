@@ -97,9 +97,9 @@ impl ProducerStates {
         entry.batches.iter().find(same).copied()
     }
 
-    pub fn check_epoch(&self, header: &BatchHeader) -> Result<(), ErrorCode> {
-        let known = self.entries.get(&header.producer_id).map_or(-1, |entry| entry.epoch);
-        if header.producer_epoch < known { Err(ErrorCode::InvalidProducerEpoch) } else { Ok(()) }
+    pub fn check_epoch(&self, (id, epoch): (i64, i16)) -> Result<(), ErrorCode> {
+        let known = self.entries.get(&id).map_or(-1, |entry| entry.epoch);
+        if epoch < known { Err(ErrorCode::InvalidProducerEpoch) } else { Ok(()) }
     }
 
     /// Checks a client's batch, which is no duplicate, against what its producer wrote last (`ProducerAppendInfo`).

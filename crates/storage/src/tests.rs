@@ -4,9 +4,7 @@ use std::io::IoSlice;
 use std::path::Path;
 
 use protocol::error::ErrorCode;
-use protocol::records::{
-    Batch, BatchBuilder, BatchHeader, BatchSpec, Batches, ControlRecordType, crc32c, end_txn_marker,
-};
+use protocol::records::{Batch, BatchBuilder, BatchSpec, Batches, ControlRecordType, crc32c, end_txn_marker};
 use protocol::time::Now;
 
 use crate::disk::{Disk, DiskRef, OpenMode};
@@ -272,10 +270,6 @@ fn in_transaction(epoch: i16, sequence: i32) -> Vec<u8> {
     builder.build()
 }
 
-fn header_of(batch: &[u8]) -> BatchHeader {
-    BatchHeader::parse(batch).expect("built here")
-}
-
 fn end(
     log: &mut Log,
     epoch: i16,
@@ -299,10 +293,10 @@ fn a_transaction_begins_only_with_a_fresh_guard_and_ends_once() {
     let refused = |code: ErrorCode| Err(code.to_string());
     let first = in_transaction(0, 0);
     assert_eq!(append(&mut log, first.clone(), Verification::Open).map(drop), refused(ErrorCode::InvalidTxnState));
-    let guard = log.begin_verification(&header_of(&first), true, NOW).expect("new").expect("must be asked about");
+    let guard = log.begin_verification((7, 0), 0, true, NOW).expect("new").expect("must be asked about");
     append(&mut log, first, Verification::Asked(guard)).expect("asked");
     let second = in_transaction(0, 1);
-    assert_eq!(log.begin_verification(&header_of(&second), true, NOW), Ok(None), "open");
+    assert_eq!(log.begin_verification((7, 0), 1, true, NOW), Ok(None), "open");
     append(&mut log, second, Verification::Open).expect("goes on");
     let mut plain = in_transaction(0, 2);
     plain[22] = 0;
@@ -335,7 +329,7 @@ fn a_transaction_begins_only_with_a_fresh_guard_and_ends_once() {
         append(&mut log, next.clone(), Verification::Asked(guard)).map(drop),
         refused(ErrorCode::InvalidTxnState)
     );
-    let guard = log.begin_verification(&header_of(&next), true, NOW).expect("new").expect("must be asked about");
+    let guard = log.begin_verification((7, 1), 0, true, NOW).expect("new").expect("must be asked about");
     // The last transaction's marker comes once more, and is no end of the one being asked about.
     end(&mut log, 1, ControlRecordType::Abort, 3, 2).expect("again");
     let skipped = in_transaction(1, 1);

@@ -12,7 +12,7 @@ use protocol::records::BatchHeader;
 /// Names one question to the coordinator. A guard is good for the batch that it was given for and none later: were it
 /// only the producer's id, an answer could arrive after the transaction's end and open the next one unasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Guard(u64);
+pub struct Guard(pub u64);
 
 /// What a transactional batch has to show for beginning a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use coordinator::transactions::TRANSACTIONS_TOPIC;
 use coordinator::{ClientInfo, OFFSETS_TOPIC, OffsetTopic, partition_of};
 use protocol::api::ApiKey;
 use protocol::codec::decode_all;
@@ -18,6 +19,7 @@ use crate::node::Node;
 use crate::request::Context;
 
 const GROUP: i8 = 0;
+const TRANSACTION: i8 = 1;
 /// From here on many coordinators are asked for at a time.
 const MANY_KEYS_FROM: i16 = 4;
 /// From here on topics go by id.
@@ -129,11 +131,16 @@ impl Node {
             error_message: Some(message.into()),
             ..Default::default()
         };
-        if key_type != GROUP {
-            return failed(ErrorCode::InvalidRequest, "this broker coordinates groups only");
-        }
-        let Some(topic) = self.image.topic(OFFSETS_TOPIC) else {
-            self.create_offsets_topic(now);
+        let name = match key_type {
+            GROUP => OFFSETS_TOPIC,
+            TRANSACTION => TRANSACTIONS_TOPIC,
+            _ => return failed(ErrorCode::InvalidRequest, "there is no coordinator of this type here"),
+        };
+        let Some(topic) = self.image.topic(name) else {
+            match key_type {
+                GROUP => self.create_offsets_topic(now),
+                _ => self.create_transactions_topic(now),
+            }
             return failed(ErrorCode::CoordinatorNotAvailable, NOT_AVAILABLE);
         };
         let partition = partition_of(key, i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));

@@ -1,4 +1,5 @@
-//! InitProducerId for idempotent producers (KIP-98): an id from this broker's block, epoch 0.
+//! InitProducerId for idempotent producers (KIP-98): an id from this broker's block, epoch 0. With a transactional id
+//! it is the transaction coordinator's.
 
 use protocol::api::ApiKey;
 use protocol::error::ErrorCode;
@@ -23,8 +24,7 @@ impl Node {
             return Ok(());
         }
         if request.transactional_id.is_some() {
-            // No transaction coordinator runs here; its finder is not advertised either.
-            self.refuse_producer_id(cx.reply, ErrorCode::NotCoordinator);
+            self.init_transactional_producer(cx.reply, &request, now);
             return Ok(());
         }
         match self.producer_ids.take() {

@@ -16,6 +16,11 @@ mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
 mod topic_partitions;
+mod transactions;
+mod txn_markers;
+mod txn_offsets;
+
+pub(crate) use txn_markers::MarkerWait;
 
 use protocol::error::ErrorCode;
 use replication::PartitionKey;

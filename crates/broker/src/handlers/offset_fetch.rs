@@ -25,7 +25,8 @@ impl Node {
         let request: OffsetFetchRequest<'_> = cx.decode(body)?;
         let version = cx.reply.version;
         if version >= MANY_GROUPS_FROM {
-            let groups = request.groups.iter().map(|group| self.fetch_group(group, version)).collect();
+            let stable = request.require_stable;
+            let groups = request.groups.iter().map(|group| self.fetch_group(group, version, stable)).collect();
             self.respond(cx.reply, &OffsetFetchResponse { groups, ..Default::default() });
             return Ok(());
         }
@@ -44,7 +45,7 @@ impl Node {
             member_epoch: -1,
             ..Default::default()
         };
-        let found = self.fetch_group(&asked, version);
+        let found = self.fetch_group(&asked, version, request.require_stable);
         let partition = |p: OffsetFetchResponsePartitions<'static>| OffsetFetchResponsePartition {
             partition_index: p.partition_index,
             committed_offset: p.committed_offset,
@@ -67,18 +68,24 @@ impl Node {
         Ok(())
     }
 
-    fn fetch_group(&mut self, asked: &OffsetFetchRequestGroup<'_>, version: i16) -> OffsetFetchResponseGroup<'static> {
+    /// `require_stable`: an offset that the end of a transaction may still change is an error (KIP-447).
+    fn fetch_group(
+        &mut self,
+        asked: &OffsetFetchRequestGroup<'_>,
+        version: i16,
+        require_stable: bool,
+    ) -> OffsetFetchResponseGroup<'static> {
         let group = asked.group_id.clone().into_owned();
         let (error, topics) = match self.group_shard(&group) {
             Err(code) => (code, asked.topics.as_ref().map(|t| failed_topics(t, code)).unwrap_or_default()),
             Ok(_) => {
                 let topics = match &asked.topics {
                     Some(topics) => {
-                        let found = topics.iter().map(|t| self.fetch_topic(&group, t, version));
+                        let found = topics.iter().map(|t| self.fetch_topic(&group, t, version, require_stable));
                         let (known, unknown): (Vec<_>, Vec<_>) = found.partition(|t| t.0);
                         known.into_iter().chain(unknown).map(|t| t.1).collect()
                     }
-                    None => self.fetch_all(&group, version),
+                    None => self.fetch_all(&group, version, require_stable),
                 };
                 (ErrorCode::None, topics)
             }
@@ -92,6 +99,7 @@ impl Node {
         group: &str,
         asked: &OffsetFetchRequestTopics<'_>,
         version: i16,
+        require_stable: bool,
     ) -> (bool, OffsetFetchResponseTopics<'static>) {
         let name = match version {
             TOPIC_IDS_FROM.. => self.image.topics.get(&asked.topic_id).map(|t| t.name.clone()),
@@ -101,7 +109,11 @@ impl Node {
             return (false, failed_topic(asked, ErrorCode::UnknownTopicId));
         };
         let Ok(shard) = self.group_shard(group) else { return (true, failed_topic(asked, ErrorCode::NotCoordinator)) };
-        let partitions = asked.partition_indexes.iter().map(|p| found(*p, shard.offset(group, &name, *p))).collect();
+        let found = |p: &i32| match require_stable && shard.is_unstable(group, &name, *p) {
+            true => unstable(*p),
+            false => found(*p, shard.offset(group, &name, *p)),
+        };
+        let partitions = asked.partition_indexes.iter().map(found).collect();
         let topic = OffsetFetchResponseTopics {
             name: if version >= TOPIC_IDS_FROM { "".into() } else { name.into() },
             topic_id: asked.topic_id,
@@ -112,14 +124,20 @@ impl Node {
     }
 
     /// Everything that the group has committed; with ids, as far as the topics still exist.
-    fn fetch_all(&mut self, group: &str, version: i16) -> Vec<OffsetFetchResponseTopics<'static>> {
-        let offsets = match self.group_shard(group) {
-            Ok(shard) => shard.offsets_of(group),
-            Err(_) => Vec::new(),
-        };
+    fn fetch_all(
+        &mut self,
+        group: &str,
+        version: i16,
+        require_stable: bool,
+    ) -> Vec<OffsetFetchResponseTopics<'static>> {
+        let Ok(shard) = self.group_shard(group) else { return Vec::new() };
+        let offsets = shard.offsets_of(group).into_iter().map(|(topic, partition, offset)| {
+            let is_unstable = require_stable && shard.is_unstable(group, &topic, partition);
+            (topic, if is_unstable { unstable(partition) } else { found(partition, Some(&offset)) })
+        });
+        let offsets: Vec<_> = offsets.collect();
         let mut topics: Vec<(String, OffsetFetchResponseTopics<'static>)> = Vec::new();
-        for (name, partition, offset) in offsets {
-            let part = found(partition, Some(&offset));
+        for (name, part) in offsets {
             if let Some((_, topic)) = topics.last_mut().filter(|(known, _)| *known == name) {
                 topic.partitions.push(part);
                 continue;
@@ -157,6 +175,10 @@ fn found(partition_index: i32, offset: Option<&CommittedOffset>) -> OffsetFetchR
             ..Default::default()
         },
     }
+}
+
+fn unstable(partition_index: i32) -> OffsetFetchResponsePartitions<'static> {
+    OffsetFetchResponsePartitions { error_code: ErrorCode::UnstableOffsetCommit.into(), ..found(partition_index, None) }
 }
 
 fn failed_topics(topics: &[OffsetFetchRequestTopics<'_>], code: ErrorCode) -> Vec<OffsetFetchResponseTopics<'static>> {

@@ -1,29 +1,36 @@
 //! Produce: records go from the frame they came in straight to the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+use coordinator::Producer;
 use protocol::error::ErrorCode;
 use protocol::messages::produce_request::TopicProduceData;
 use protocol::messages::produce_response::{
     BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
 };
 use protocol::messages::{ProduceRequest, ProduceResponse};
-use protocol::records::{Batch, ValidationError, recompress, set_create_time, validate};
+use protocol::records::{Batch, BatchHeader, ValidationError, recompress, set_create_time, validate};
 use protocol::time::Now;
 use protocol::wire::{DecodeError, Uuid};
 use replication::{AppendRefused, PartitionKey};
-use storage::{AppendInfo, AppendOrigin, Verification};
+use storage::{AppendInfo, AppendOrigin};
 
 use super::INTERNAL_TOPICS;
+use crate::effect::ConnId;
 use crate::node::Node;
+use crate::produce_waits::ProduceWait;
 use crate::quotas::Kind;
 use crate::reply::ReplyTo;
 use crate::request::Context;
 use crate::settings;
+use crate::verifying::{Asker, HeldFrame, HeldProduce, Question, Speech, Verified};
 
 /// From here on topics go by id (KIP-516).
 const TOPIC_IDS_FROM: i16 = 13;
-const CLIENT: AppendOrigin = AppendOrigin::Client(Verification::Open);
+/// From here on partitions are added to their transaction by the leader (transaction version 2).
+const ADDS_FROM: i16 = 12;
+/// From here on clients know TRANSACTION_ABORTABLE.
+const ABORTABLE_FROM: i16 = 11;
 /// From here on an error names the new leader (KIP-951).
 const LEADER_HINTS_FROM: i16 = 10;
 
@@ -33,6 +40,14 @@ struct Piece {
     partition: i32,
     start: usize,
     len: usize,
+}
+
+/// What has to be asked before a transactional request is carried out.
+struct Asked {
+    conn: ConnId,
+    question: Question,
+    verified: Verified,
+    keys: Vec<PartitionKey>,
 }
 
 struct Target {
@@ -66,6 +81,13 @@ impl Refused {
     }
 }
 
+impl Refused {
+    fn before_log(code: ErrorCode) -> Self {
+        let error = ValidationError { code, message: None, faults: Vec::new(), is_shape: true };
+        Refused { code, error: Some(error) }
+    }
+}
+
 impl From<ErrorCode> for Refused {
     fn from(code: ErrorCode) -> Self {
         Refused { code, error: None }
@@ -80,13 +102,39 @@ impl Node {
         body_at: usize,
         now: Now,
     ) -> Result<(), DecodeError> {
-        let frame_bytes = frame.len();
+        let held = cx.reply.to.conn().and_then(|conn| self.transactions.verifying.produces.get_mut(&conn));
+        if let Some(held) = held {
+            held.behind.push_back(HeldFrame { cx: cx.clone(), frame: frame.to_vec(), body_at });
+            return Ok(());
+        }
+        self.produce(cx, frame, body_at, None, now)
+    }
+
+    /// `verified` is what the transaction's coordinator said, if it has been asked.
+    pub(crate) fn produce(
+        &mut self,
+        cx: &Context,
+        frame: &mut [u8],
+        body_at: usize,
+        verified: Option<Verified>,
+        now: Now,
+    ) -> Result<(), DecodeError> {
         let body = frame.get(body_at..).unwrap_or_default();
         let request: ProduceRequest<'_> = cx.decode(body)?;
         let (acks, timeout_ms) = (request.acks, request.timeout_ms);
         let valid_acks = matches!(acks, -1..=1);
         let (targets, pieces) = self.split(cx, &request, frame);
-        drop(request);
+        let transactional_id = request.transactional_id.filter(|_| verified.is_none()).map(|id| id.into_owned());
+        let verified = match transactional_id {
+            Some(id) => match self.begin_verifications(cx, &id, &targets, &pieces, frame, now) {
+                Ok(verified) => verified,
+                Err(asked) => {
+                    self.hold_produce(HeldFrame { cx: cx.clone(), frame: frame.to_vec(), body_at }, *asked, now);
+                    return Ok(());
+                }
+            },
+            None => verified.unwrap_or_default(),
+        };
         let mut response = ProduceResponse {
             responses: targets
                 .iter()
@@ -103,7 +151,7 @@ impl Node {
             let outcome = match target.error {
                 _ if !valid_acks => Err(ErrorCode::InvalidRequiredAcks.into()),
                 Some(code) => Err(code.into()),
-                None => self.append_produced(key, bytes, cx.reply.version, acks, now),
+                None => self.append_produced(key, bytes, (cx.reply.version, acks), &verified, now),
             };
             let Some(topic) = response.responses.get_mut(piece.topic) else { continue };
             let part = match outcome {
@@ -129,7 +177,7 @@ impl Node {
             };
             topic.partition_responses.push(part);
         }
-        response.throttle_time_ms = self.throttle_produce(cx, frame_bytes, now);
+        response.throttle_time_ms = self.throttle_produce(cx, frame.len(), now);
         self.finish_produce(cx, acks, response, waiting, failed, timeout_ms, now);
         Ok(())
     }
@@ -170,7 +218,71 @@ impl Node {
             self.replicas.touched.insert(*key);
         }
         let deadline_ms = now.mono_ms + i64::from(timeout_ms.max(0));
-        self.replicas.produces.add(cx.reply, cx.listener, response, &waiting, deadline_ms);
+        let wait = ProduceWait { reply: cx.reply, response, listener: cx.listener };
+        self.replicas.produces.add(wait, &waiting, deadline_ms);
+    }
+
+    /// Which of a transactional request's partitions are open to its producer; or the question to ask first.
+    fn begin_verifications(
+        &mut self,
+        cx: &Context,
+        transactional_id: &str,
+        targets: &[Target],
+        pieces: &[Piece],
+        frame: &[u8],
+        now: Now,
+    ) -> Result<Verified, Box<Asked>> {
+        let version = cx.reply.version;
+        let speech = Speech { adds: version >= ADDS_FROM, knows_abortable: version >= ABORTABLE_FROM };
+        let is_off = !settings::verifies_transactions(&self.image, &self.config);
+        let mut verified = Verified { is_off, ..Default::default() };
+        let Some(conn) = cx.reply.to.conn().filter(|_| speech.adds || !is_off) else { return Ok(verified) };
+        let mut producer = None;
+        let (mut keys, mut partitions) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            let Some(target) = targets.get(piece.topic).filter(|target| target.error.is_none()) else { continue };
+            let key = (target.id, piece.partition);
+            let bytes = frame.get(piece.start..piece.start + piece.len).unwrap_or_default();
+            // What is no batch is refused later.
+            let Ok(header) = BatchHeader::parse(bytes) else { continue };
+            if !header.has_producer_id() || !header.is_transactional() {
+                continue;
+            }
+            let of_batch = (header.producer_id, header.producer_epoch);
+            if *producer.get_or_insert(of_batch) != of_batch {
+                verified.partitions.insert(key, Err(ErrorCode::InvalidProducerIdMapping));
+                continue;
+            }
+            let Some(replica) = self.replicas.all.get_mut(&key) else { continue };
+            match replica.partition.begin_verification(of_batch, header.base_sequence, speech.adds, now) {
+                Ok(None) => {}
+                Ok(Some(guard)) => {
+                    verified.partitions.insert(key, Ok(guard));
+                    keys.push(key);
+                    partitions.push((target.name.clone(), piece.partition));
+                }
+                Err(code) => {
+                    verified.partitions.insert(key, Err(code));
+                }
+            }
+        }
+        let Some((id, epoch)) = producer.filter(|_| !keys.is_empty()) else { return Ok(verified) };
+        let question = Question {
+            transactional_id: transactional_id.to_owned(),
+            producer: Producer { id, epoch },
+            speech,
+            partitions,
+            asker: Asker::Produce(conn),
+            give_up_ms: now.mono_ms + self.config.add_partitions_to_txn_retry_backoff_max_ms,
+        };
+        Err(Box::new(Asked { conn, question, verified, keys }))
+    }
+
+    fn hold_produce(&mut self, first: HeldFrame, asked: Asked, now: Now) {
+        let Asked { conn, question, verified, keys } = asked;
+        let held = HeldProduce { first, verified, keys, behind: VecDeque::new() };
+        self.transactions.verifying.produces.insert(conn, held);
+        self.ask_coordinator(question, now);
     }
 
     /// Where each partition's records are, and which topics they are for.
@@ -220,10 +332,13 @@ impl Node {
         &mut self,
         key: PartitionKey,
         bytes: &mut [u8],
-        version: i16,
-        acks: i16,
+        (version, acks): (i16, i16),
+        verified: &Verified,
         now: Now,
     ) -> Result<AppendInfo, Refused> {
+        if let Some(Err(code)) = verified.partitions.get(&key) {
+            return Err(Refused::before_log(*code));
+        }
         let missing = self.missing(key, version >= TOPIC_IDS_FROM);
         let Some(replica) = self.replicas.all.get_mut(&key) else { return Err(missing.into()) };
         if !replica.partition.is_leader() || !self.replicas.is_published {
@@ -233,19 +348,16 @@ impl Node {
         let scratch = &mut self.scratch;
         let validated =
             validate(bytes, &rules, scratch).map_err(|error| Refused { code: error.code, error: Some(error) })?;
-        if validated.header.is_transactional() {
-            // No transaction coordinator exists here that could have begun one.
-            return Err(ErrorCode::InvalidTxnState.into());
-        }
         if let Some(max_timestamp) = validated.max_timestamp {
             set_create_time(bytes, max_timestamp);
         }
+        let origin = AppendOrigin::Client(verified.shown(key));
         let appended = match validated.recompress {
-            None => replica.partition.append_as_leader(bytes, CLIENT, acks == -1, now),
+            None => replica.partition.append_as_leader(bytes, origin, acks == -1, now),
             Some(codec) => {
                 let batch = Batch::parse(bytes).map_err(|_| ErrorCode::CorruptMessage)?;
                 let mut other = recompress(&batch, codec, scratch).map_err(|_| ErrorCode::CorruptMessage)?;
-                replica.partition.append_as_leader(&mut other, CLIENT, acks == -1, now)
+                replica.partition.append_as_leader(&mut other, origin, acks == -1, now)
             }
         };
         match appended {

@@ -4,8 +4,8 @@ use protocol::error::ErrorCode;
 use protocol::time::Now;
 
 use super::state::{EPOCH_PER_TRANSACTION, NO_EPOCH, NO_ID, Transaction, is_exhausted};
-use super::{Entry, Producer, TransactionResponse, TransactionShard, TransactionState};
-use crate::machine::Token;
+use super::{Entry, TransactionResponse, TransactionShard, TransactionState};
+use crate::machine::{Producer, Token};
 
 /// How a call compares with what the log says.
 #[derive(Clone, Copy, PartialEq, Eq)]

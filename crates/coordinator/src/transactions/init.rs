@@ -4,8 +4,8 @@ use protocol::error::ErrorCode;
 use protocol::time::Now;
 
 use super::state::{NO_EPOCH, Transaction, is_exhausted};
-use super::{Entry, Producer, TransactionResponse, TransactionShard, TransactionState};
-use crate::machine::Token;
+use super::{Entry, TransactionResponse, TransactionShard, TransactionState};
+use crate::machine::{Producer, Token};
 
 impl TransactionShard {
     /// `expected` is whom the client takes itself for; a new client knows of nobody.

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use protocol::error::ErrorCode;
 use protocol::time::Now;
 
-use crate::machine::{Output, Shard, Ticket, Token};
+use crate::machine::{Output, Producer, Shard, Ticket, Token};
 use crate::records::ReplayError;
 use state::Transaction;
 pub use state::{TopicPartition, TransactionState};
@@ -67,13 +67,6 @@ impl Default for TransactionConfig {
             mutations: TransactionMutations::default(),
         }
     }
-}
-
-/// A producer as it introduces itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Producer {
-    pub id: i64,
-    pub epoch: i16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,7 +292,13 @@ impl Shard for TransactionShard {
     const TOPIC: &'static str = TRANSACTIONS_TOPIC;
     const BASE_SEQUENCE: i32 = -1;
 
-    fn replay(&mut self, key: &[u8], value: Option<&[u8]>, _now: Now) -> Result<(), ReplayError> {
+    fn replay(
+        &mut self,
+        _producer_id: Option<i64>,
+        key: &[u8],
+        value: Option<&[u8]>,
+        _now: Now,
+    ) -> Result<(), ReplayError> {
         let (id, transaction) = state::parse(key, value)?;
         match transaction {
             Some(current) => {
@@ -317,6 +316,11 @@ impl Shard for TransactionShard {
         }
         Ok(())
     }
+
+    /// This topic takes part in no transaction.
+    fn on_transaction_end(&mut self, _producer_id: i64, _commit: bool) {}
+
+    fn on_refused(&mut self, _ticket: Ticket, _code: ErrorCode) {}
 
     /// What an earlier coordinator has decided is brought to its end.
     fn on_loaded(&mut self, now: Now) {

@@ -4,8 +4,8 @@
 use protocol::error::ErrorCode;
 use protocol::time::Now;
 
-use super::{Producer, TopicPartition, TransactionResponse, TransactionShard, TransactionState};
-use crate::machine::Token;
+use super::{TopicPartition, TransactionResponse, TransactionShard, TransactionState};
+use crate::machine::{Producer, Token};
 
 impl TransactionShard {
     /// `client_version` is the transaction version that the producer speaks.

@@ -47,6 +47,12 @@ impl TransactionState {
         Self::NAMES[self as usize]
     }
 
+    /// The states that a transaction can be seen in.
+    pub fn from_name(name: &str) -> Option<TransactionState> {
+        let id = Self::NAMES.iter().position(|known| *known == name)?;
+        Self::from_id(i8::try_from(id).ok()?)
+    }
+
     pub(crate) fn from_id(id: i8) -> Option<TransactionState> {
         match id {
             0 => Some(Self::Empty),

@@ -40,6 +40,7 @@ impl Bench {
             for output in outputs {
                 match output {
                     Output::Respond(token, response) => self.answers.push((token, response)),
+                    Output::WriteInTransaction(..) => unreachable!("this topic takes part in no transaction"),
                     Output::Write(ticket, records) => {
                         self.log.extend(records);
                         self.shard.on_committed(ticket, self.now);
@@ -108,7 +109,7 @@ impl Bench {
     fn move_on(&mut self) {
         let mut next = TransactionShard::new(TransactionConfig::default(), 6, self.shard.version, self.now);
         for record in &self.log {
-            next.replay(&record.key, record.value.as_deref(), self.now).expect("written by ourselves");
+            next.replay(None, &record.key, record.value.as_deref(), self.now).expect("written by ourselves");
         }
         next.on_loaded(self.now);
         self.shard = next;
@@ -233,7 +234,7 @@ fn records_of_kafka_are_read_and_written_alike() {
             let (id, transaction) = state::parse(record.key.expect("keyed"), record.value).expect("known");
             let again = transaction.expect("no tombstone").record(&id, 1);
             assert_eq!((again.key.as_slice(), again.value.as_deref()), (record.key.expect("keyed"), record.value));
-            shard.replay(record.key.expect("keyed"), record.value, NOW).expect("known");
+            shard.replay(None, record.key.expect("keyed"), record.value, NOW).expect("known");
             shard.check();
             seen += 1;
         }

@@ -7,10 +7,12 @@ use protocol::time::Now;
 
 use super::{Entry, TransactionShard, TransactionState};
 
-/// Which transactions to list; an empty list filters nothing out.
+/// Which transactions to list.
 pub struct ListFilter<'a> {
+    /// Empty: of any producer.
     pub producer_ids: &'a [i64],
-    pub states: &'a [TransactionState],
+    /// `None`: in any state. States that no transaction is seen in are left out of it.
+    pub states: Option<&'a [TransactionState]>,
     /// Negative: whatever their age.
     pub longer_than_ms: i64,
     pub matches_id: &'a dyn Fn(&str) -> bool,
@@ -42,11 +44,16 @@ impl TransactionShard {
         described
     }
 
+    /// Whether partitions still have to be told of a transaction's end.
+    pub fn awaits_markers(&self, id: &str) -> bool {
+        self.entries.get(id).is_some_and(|entry| !entry.markers_left.is_empty())
+    }
+
     pub fn list(&self, filter: &ListFilter<'_>, now: Now) -> Vec<Listed<'static>> {
         let wanted = |(id, entry): &(&String, &Entry)| {
             let current = &entry.current;
             (filter.producer_ids.is_empty() || filter.producer_ids.contains(&current.producer_id))
-                && (filter.states.is_empty() || filter.states.contains(&current.state))
+                && filter.states.is_none_or(|states| states.contains(&current.state))
                 && (filter.longer_than_ms < 0 || now.wall_ms - current.start_ms > filter.longer_than_ms)
                 && (filter.matches_id)(id)
         };
