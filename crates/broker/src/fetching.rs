@@ -146,6 +146,10 @@ impl Node {
             };
         }
         let records = data.records.as_ref().map_or(&[][..], |r| r.bytes());
+        if !self.offline.has_room(&*self.disk, replica.dir, &self.log_dirs[replica.dir].path, records.len(), now) {
+            self.notice_full(&"a leader's records have no room", now);
+            return later(backoff_ms);
+        }
         let fed = partition.append_as_follower(
             asked.offset,
             records,
@@ -165,8 +169,7 @@ impl Node {
                     return later(wait_ms);
                 }
                 // The leader learns of a new log start from our next fetch.
-                let moved = fed.appended || fed.log_start_moved;
-                if moved { FetcherOutcome::Moved } else { FetcherOutcome::Unchanged }
+                if fed.appended || fed.log_start_moved { FetcherOutcome::Moved } else { FetcherOutcome::Unchanged }
             }
             Err(AppendError::Storage(error)) => self.fail_fetch(error, now),
             Err(error) => {

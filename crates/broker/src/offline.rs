@@ -2,7 +2,7 @@
 //! KAFKA_STORAGE_ERROR, the controller hears of it with the next heartbeat and moves leaderships and ISRs, and the
 //! other directories serve on. Without the metadata log, or without any directory left, the node stops.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use protocol::error::ErrorCode;
 use protocol::time::Now;
 use protocol::wire::Uuid;
 use replication::PartitionKey;
-use storage::StorageError;
 use storage::checkpoint::is_full;
+use storage::{Disk, StorageError};
 
 use crate::node::Node;
 
@@ -29,11 +29,42 @@ pub(crate) struct Offline {
     /// What is, or may be, in one of them.
     pub replicas: BTreeSet<PartitionKey>,
     pub full_noticed_ms: Option<i64>,
+    /// By directory.
+    pub rooms: BTreeMap<usize, Room>,
 }
+
+/// What was last seen of a directory's free space.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Room {
+    /// May be appended before the disk is asked again.
+    left: u64,
+    due_ms: i64,
+}
+
+/// Clients' records leave so much free, or a hundredth of a small disk: for the metadata log, for committed offsets, and
+/// for a start, without which nothing could be deleted.
+const SPARED_BYTES: u64 = 64 << 20;
+/// Free space is looked at again after so much at most, or so long.
+const LOOK_BYTES: u64 = 1 << 20;
+const LOOK_MS: i64 = 1_000;
 
 impl Offline {
     pub fn is_empty(&self) -> bool {
         self.failed.is_empty() && self.missing.is_empty()
+    }
+
+    /// Whether a directory may take so many more bytes of clients.
+    pub fn has_room(&mut self, disk: &dyn Disk, index: usize, path: &Path, len: usize, now: Now) -> bool {
+        let (room, len) = (self.rooms.entry(index).or_default(), len as u64);
+        if len > room.left || now.mono_ms >= room.due_ms {
+            room.due_ms = now.mono_ms + LOOK_MS;
+            // A disk that does not tell is tried.
+            let (free, total) = disk.space(path).unwrap_or((u64::MAX, u64::MAX));
+            room.left = free.saturating_sub(SPARED_BYTES.min(total / 100)).min(LOOK_BYTES.max(len));
+        }
+        let fits = len <= room.left;
+        room.left -= if fits { len } else { 0 };
+        fits
     }
 }
 
@@ -50,8 +81,8 @@ impl Node {
     }
 
     /// DIFFERS: Apache Kafka takes a full directory offline, or stops if it is the only one, and is full again when it
-    /// starts. Here appends are refused, everything else goes on, and what deleting topics or retention gives back is
-    /// used at once.
+    /// starts. Here clients' appends are refused while some room is left, everything else goes on, and what deleting
+    /// topics or retention gives back is used at once.
     pub(crate) fn notice_full(&mut self, error: &dyn fmt::Display, now: Now) {
         let is_news = self.offline.full_noticed_ms.is_none_or(|at| now.mono_ms - at >= FULL_NOTICE_MS);
         if is_news {

@@ -865,3 +865,28 @@ fn a_full_directory_refuses_appends_until_there_is_room() {
     cluster.run(70_000);
     assert_eq!(cluster.produce_to(1, (topic, part), &value), (ErrorCode::None, 1));
 }
+
+/// One disk for everything: clients' records stop before it is full, so that the node lives, starts again, and can be
+/// told what to delete.
+#[test]
+fn a_node_on_a_disk_that_fills_up_can_be_helped() {
+    let mut cluster = Cluster::new(1);
+    cluster.run_until_ready();
+    let topic = cluster.create_topic(1, "t", 1, 1);
+    let kept = cluster.create_topic(1, "kept", 1, 1);
+    assert_eq!(cluster.produce(1, kept, "a"), (ErrorCode::None, 0));
+    cluster.members[&1].disk.leave_room("/", 3_000_000);
+    let value = "x".repeat(100_000);
+    let taken = (0..100).take_while(|_| cluster.produce(1, topic, &value).0 == ErrorCode::None).count();
+    assert!((20..30).contains(&taken), "{taken} of 100 kB");
+    assert_eq!(cluster.produce(1, kept, &value).0, ErrorCode::KafkaStorageError);
+    cluster.kill(1);
+    cluster.start(1);
+    cluster.run_until_ready();
+    assert_eq!(cluster.fetch(1, kept, 0), (ErrorCode::None, vec!["a".to_owned()]));
+    let doomed = DeleteTopicState { name: Some("t".into()), ..Default::default() };
+    let request = DeleteTopicsRequest { topics: vec![doomed], timeout_ms: 5_000, ..Default::default() };
+    cluster.ask(1, ApiKey::DeleteTopics, 6, &request);
+    cluster.run(70_000);
+    assert_eq!(cluster.produce(1, kept, "b"), (ErrorCode::None, 1));
+}

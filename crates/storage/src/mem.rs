@@ -30,6 +30,8 @@ struct Tree {
     locks: BTreeSet<PathBuf>,
     /// Operations on paths that begin so fail so.
     faults: Vec<(PathBuf, Op, io::ErrorKind)>,
+    /// So many more writes succeed, and then every one fails so.
+    writes_left: Option<(u64, io::ErrorKind)>,
     /// Below this path all files together may hold so many bytes.
     capacity: Option<(PathBuf, u64)>,
 }
@@ -89,8 +91,14 @@ impl MemDisk {
         self.tree().faults.push((path.into(), op, error));
     }
 
+    /// So many more writes succeed, whatever they change; all after them fail.
+    pub fn fail_after(&self, writes: u64, error: io::ErrorKind) {
+        self.tree().writes_left = Some((writes, error));
+    }
+
     pub fn heal(&self) {
         let mut tree = self.tree();
+        tree.writes_left = None;
         tree.faults.clear();
         tree.capacity = None;
     }
@@ -109,7 +117,14 @@ impl MemDisk {
     }
 
     fn check(&self, path: &Path, op: Op) -> io::Result<()> {
-        match self.tree().faults.iter().find(|(prefix, of, _)| *of == op && path.starts_with(prefix)) {
+        let mut tree = self.tree();
+        if let (Op::Write, Some((left, error))) = (op, &mut tree.writes_left) {
+            match left.checked_sub(1) {
+                Some(fewer) => *left = fewer,
+                None => return Err(io::Error::new(*error, format!("planted: {}", path.display()))),
+            }
+        }
+        match tree.faults.iter().find(|(prefix, of, _)| *of == op && path.starts_with(prefix)) {
             Some((_, _, error)) => Err(io::Error::new(*error, format!("planted: {}", path.display()))),
             None => Ok(()),
         }
@@ -239,7 +254,11 @@ impl Disk for MemDisk {
 
     fn space(&self, path: &Path) -> io::Result<(u64, u64)> {
         self.check(path, Op::Read)?;
-        Ok((1 << 40, 1 << 40))
+        let capacity = self.tree().capacity.clone();
+        let Some((below, capacity)) = capacity.filter(|(below, _)| path.starts_with(below)) else {
+            return Ok((1 << 40, 1 << 40));
+        };
+        Ok((capacity.saturating_sub(self.used(&below)), capacity))
     }
 }
 

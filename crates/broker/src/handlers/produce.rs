@@ -344,6 +344,12 @@ impl Node {
         if !replica.partition.is_leader() || !self.replicas.is_published {
             return Err(ErrorCode::NotLeaderOrFollower.into());
         }
+        let path = &self.log_dirs[replica.dir].path;
+        if !self.offline.has_room(&*self.disk, replica.dir, path, bytes.len(), now) {
+            let error = format!("{} has no room", path.display());
+            self.notice_full(&error, now);
+            return Err(ErrorCode::KafkaStorageError.into());
+        }
         let rules = settings::produce_rules(&replica.topic_config, version, now);
         let scratch = &mut self.scratch;
         let validated =
