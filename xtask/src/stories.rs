@@ -9,6 +9,7 @@ mod bad_input;
 mod batches;
 mod by_hand;
 pub(crate) mod cluster;
+mod consumer_groups;
 mod dev;
 mod faults;
 mod kafka_tools;
@@ -57,6 +58,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story refused-at-start", false, shapes::refused_at_start),
     ("story bad-input", false, bad_input::story),
     ("story bad-batches", false, batches::story),
+    ("story consumer-groups", true, consumer_groups::story),
     ("story swap", true, swap::swapped),
     ("story swap-dynamic", true, swap::swapped_dynamic),
     ("story swap-mixed", true, swap::mixed),

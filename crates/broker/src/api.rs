@@ -69,6 +69,8 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::DescribeTopicPartitions, B),
     (ApiKey::AddRaftVoter, BC),
     (ApiKey::RemoveRaftVoter, BC),
+    (ApiKey::ConsumerGroupHeartbeat, B),
+    (ApiKey::ConsumerGroupDescribe, B),
     (ApiKey::UpdateRaftVoter, C),
 ];
 

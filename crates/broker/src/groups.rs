@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use coordinator::{GroupConfig, GroupShard, OFFSETS_TOPIC, Response, Token, partition_of};
+use coordinator::{Assignor, GroupConfig, GroupMutations, GroupShard, MigrationPolicy, OFFSETS_TOPIC};
+use coordinator::{Response, Token, partition_of};
+use metadata::MetadataDelta;
 use metadata::config::NodeConfig;
 use protocol::api::ApiKey;
 use protocol::error::ErrorCode;
 use protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use protocol::messages::delete_groups_response::DeletableGroupResult;
-use protocol::messages::{CreateTopicsRequest, DeleteGroupsResponse};
+use protocol::messages::{ConsumerGroupHeartbeatResponse, CreateTopicsRequest, DeleteGroupsResponse};
 use protocol::messages::{HeartbeatResponse, JoinGroupResponse, LeaveGroupResponse, SyncGroupResponse};
 use protocol::time::Now;
+use protocol::wire::Uuid;
 
 use crate::control::ControlOp;
+use crate::facts::ImageFacts;
 use crate::node::Node;
 use crate::reply::ReplyTo;
 use crate::runtime::{Outcome, Runtime};
@@ -50,6 +54,12 @@ impl Groups {
             metadata_bytes_max: usize::try_from(config.offset_metadata_max_bytes).unwrap_or(0),
             retention_ms: i64::from(config.offsets_retention_minutes).saturating_mul(60_000),
             retention_check_ms: config.offsets_retention_check_interval_ms.max(1),
+            consumer_size_max: usize::try_from(config.group_consumer_max_size).unwrap_or(usize::MAX),
+            assignors: assignors(&config.group_consumer_assignors),
+            migration: MigrationPolicy::from_name(&config.group_consumer_migration_policy)
+                .unwrap_or(MigrationPolicy::Bidirectional),
+            regex_refresh_ms: config.group_consumer_regex_refresh_interval_ms,
+            mutations: GroupMutations::default(),
         };
         Self { config, runtime: Runtime::new(), delete_next: 0, deletes: BTreeMap::new() }
     }
@@ -58,6 +68,23 @@ impl Groups {
     pub fn serving(&self) -> Result<Vec<&GroupShard>, ErrorCode> {
         self.runtime.all_serving()
     }
+}
+
+/// The built-in ones, by name or by the name of Kafka's class. Java classes of others cannot be run here.
+fn assignors(names: &[String]) -> [Option<Assignor>; 2] {
+    let short = |name: &str| match name.rsplit('.').next().unwrap_or(name) {
+        "UniformAssignor" => Some(Assignor::Uniform),
+        "RangeAssignor" => Some(Assignor::Range),
+        name => Assignor::from_name(name),
+    };
+    let mut known = names.iter().filter_map(|name| {
+        let assignor = short(name);
+        if assignor.is_none() {
+            tracing::warn!(name, "group.consumer.assignors: this assignor is not known and is left out");
+        }
+        assignor
+    });
+    [known.next(), known.next()]
 }
 
 impl Node {
@@ -78,12 +105,56 @@ impl Node {
         self.groups.runtime.call(partition, Waiting { reply, delete: None }).map_err(|(_, code)| code)
     }
 
-    /// As [`Node::group_call`], for members: they are in no group without a name, though offsets may be.
-    pub(crate) fn member_call(&mut self, group: &str, reply: ReplyTo) -> Result<(&mut GroupShard, Token), ErrorCode> {
+    /// As [`Node::group_call_with_facts`], for members: they are in no group without a name, though offsets may be.
+    pub(crate) fn member_call(
+        &mut self,
+        group: &str,
+        reply: ReplyTo,
+    ) -> Result<(&mut GroupShard, Token, ImageFacts<'_>), ErrorCode> {
         if group.is_empty() {
             return Err(ErrorCode::InvalidGroupId);
         }
-        self.group_call(group, reply)
+        self.group_call_with_facts(group, reply)
+    }
+
+    /// As [`Node::group_call`], with what the shard may ask of the cluster.
+    pub(crate) fn group_call_with_facts(
+        &mut self,
+        group: &str,
+        reply: ReplyTo,
+    ) -> Result<(&mut GroupShard, Token, ImageFacts<'_>), ErrorCode> {
+        let partition = self.group_partition(group)?;
+        let facts = ImageFacts { image: &self.image, config: &self.config, offset: self.replay.next - 1 };
+        let called = self.groups.runtime.call(partition, Waiting { reply, delete: None });
+        called.map(|(shard, token)| (shard, token, facts)).map_err(|(_, code)| code)
+    }
+
+    pub(crate) fn group_shard_with_facts(
+        &mut self,
+        group: &str,
+    ) -> Result<(&mut GroupShard, ImageFacts<'_>), ErrorCode> {
+        let partition = self.group_partition(group)?;
+        let facts = ImageFacts { image: &self.image, config: &self.config, offset: self.replay.next - 1 };
+        self.groups.runtime.serving(partition).map(|shard| (shard, facts))
+    }
+
+    /// Topics came, went or changed.
+    pub(crate) fn tell_groups(&mut self, delta: &MetadataDelta) {
+        let has_new = delta.everything || !delta.topics_created.is_empty();
+        let changed =
+            has_new || !(delta.topics_deleted.is_empty() && delta.partitions.is_empty() && delta.brokers.is_empty());
+        if !changed {
+            return;
+        }
+        let facts = ImageFacts { image: &self.image, config: &self.config, offset: self.replay.next - 1 };
+        let deleted: BTreeMap<String, Uuid> =
+            delta.topics_deleted.iter().map(|(id, topic)| (topic.name.clone(), *id)).collect();
+        self.groups.runtime.tell(|shard| {
+            shard.on_topics_changed(has_new, &facts);
+            if !deleted.is_empty() {
+                shard.on_topics_deleted(&deleted);
+            }
+        });
     }
 
     pub(crate) fn delete_groups(&mut self, reply: ReplyTo, names: Vec<String>) {
@@ -115,9 +186,11 @@ impl Node {
     /// Loads, writes, commits and answers; whether there was anything.
     pub(crate) fn drive_groups(&mut self, now: Now) -> bool {
         let topic = self.image.topic_ids.get(OFFSETS_TOPIC).copied();
-        let (config, rng) = (self.groups.config, &mut self.rng);
+        let config = GroupConfig { mutations: self.mutations.groups, ..self.groups.config };
+        let rng = &mut self.rng;
         let mut make = |_epoch: i32| GroupShard::new(config, rng.u64(..), now);
-        let driven = self.groups.runtime.drive(topic, &mut self.replicas, &mut make, now);
+        let facts = ImageFacts { image: &self.image, config: &self.config, offset: self.replay.next - 1 };
+        let driven = self.groups.runtime.drive(topic, &mut self.replicas, &mut make, &facts, now);
         self.answer_groups();
         driven.unwrap_or_else(|message| {
             self.fail(message);
@@ -161,6 +234,7 @@ impl Node {
             Response::OffsetCommit(response) => self.respond(reply, &response),
             Response::OffsetDelete(response) => self.respond(reply, &response),
             Response::TxnOffsetCommit(response) => self.respond_txn_offset_commit(reply, response),
+            Response::ConsumerHeartbeat(response) => self.respond(reply, &response),
             Response::Deleted(code) => {
                 if let Some(place) = waiting.delete {
                     self.on_group_deleted(place, code);
@@ -192,6 +266,9 @@ impl Node {
             }
             ApiKey::SyncGroup => self.respond(reply, &SyncGroupResponse { error_code, ..Default::default() }),
             ApiKey::Heartbeat => self.respond(reply, &HeartbeatResponse { error_code, ..Default::default() }),
+            ApiKey::ConsumerGroupHeartbeat => {
+                self.respond(reply, &ConsumerGroupHeartbeatResponse { error_code, ..Default::default() });
+            }
             ApiKey::LeaveGroup => self.respond(reply, &LeaveGroupResponse { error_code, ..Default::default() }),
             // Their answers carry the code in each part, which only the request could name: the client asks again.
             key => self.hang_up(reply, format!("{} was under way when the coordinator moved", key.name())),

@@ -7,6 +7,7 @@ mod connections;
 mod control;
 mod delete_waits;
 mod effect;
+mod facts;
 mod fetch_waits;
 mod fetching;
 mod groups;

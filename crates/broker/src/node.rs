@@ -48,6 +48,7 @@ pub struct Mutations {
     pub raft: raft::Mutations,
     pub replication: replication::Mutations,
     pub transactions: coordinator::transactions::TransactionMutations,
+    pub groups: coordinator::GroupMutations,
 }
 
 /// What a request of ours was for.

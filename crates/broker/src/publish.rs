@@ -138,6 +138,7 @@ impl Node {
                 failed.push(error);
             }
         }
+        self.tell_groups(delta);
         self.apply_configs(delta);
         self.apply_brokers(delta);
         self.assign_directories(unassigned, now);

@@ -206,6 +206,8 @@ impl Node {
             ApiKey::ApiVersions => self.handle_api_versions(cx, body),
             ApiKey::FindCoordinator
             | ApiKey::JoinGroup
+            | ApiKey::ConsumerGroupHeartbeat
+            | ApiKey::ConsumerGroupDescribe
             | ApiKey::SyncGroup
             | ApiKey::Heartbeat
             | ApiKey::LeaveGroup

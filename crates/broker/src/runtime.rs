@@ -146,6 +146,14 @@ impl<S: Shard, W> Runtime<S, W> {
         Ok((&mut loaded.shard, token))
     }
 
+    /// Every shard that serves, to be told of something.
+    pub fn tell(&mut self, mut news: impl FnMut(&mut S)) {
+        for (partition, loaded) in self.shards.iter_mut().filter(|(_, loaded)| loaded.loading.is_none()) {
+            news(&mut loaded.shard);
+            self.touched.insert(*partition);
+        }
+    }
+
     /// All shards, if all of them serve.
     pub fn all_serving(&self) -> Result<Vec<&S>, ErrorCode> {
         if self.shards.values().any(|s| s.loading.is_some()) {
@@ -200,6 +208,7 @@ impl<S: Shard, W> Runtime<S, W> {
         topic: Option<Uuid>,
         replicas: &mut Replicas,
         make: &mut dyn FnMut(i32) -> S,
+        world: &S::World<'_>,
         now: Now,
     ) -> Result<bool, String> {
         self.topic = topic;
@@ -212,7 +221,7 @@ impl<S: Shard, W> Runtime<S, W> {
             }
         }
         for partition in std::mem::take(&mut self.touched) {
-            busy |= self.drive_shard(partition, replicas, now)?;
+            busy |= self.drive_shard(partition, replicas, world, now)?;
         }
         Ok(busy || !self.outcomes.is_empty())
     }
@@ -268,7 +277,13 @@ impl<S: Shard, W> Runtime<S, W> {
         self.outcomes.extend(gone.map(|(_, (_, waiter))| Outcome::Refused(waiter, code)));
     }
 
-    fn drive_shard(&mut self, partition: i32, replicas: &mut Replicas, now: Now) -> Result<bool, String> {
+    fn drive_shard(
+        &mut self,
+        partition: i32,
+        replicas: &mut Replicas,
+        world: &S::World<'_>,
+        now: Now,
+    ) -> Result<bool, String> {
         let Some(loaded) = self.shards.get_mut(&partition) else { return Ok(false) };
         let led = replicas.get(loaded.key).filter(|p| p.is_leader() && p.leader_epoch() == loaded.leader_epoch);
         let Some(high_watermark) = led.map(|p| p.high_watermark()) else {
@@ -277,7 +292,7 @@ impl<S: Shard, W> Runtime<S, W> {
             return Ok(true);
         };
         if let Some(from) = loaded.loading {
-            return self.load_shard(partition, from, replicas, now);
+            return self.load_shard(partition, from, replicas, world, now);
         }
         self.driven.insert(partition);
         while let Some((_, written)) = loaded.writes.pop_front_if(|(end, _)| *end <= high_watermark) {
@@ -287,7 +302,7 @@ impl<S: Shard, W> Runtime<S, W> {
             }
         }
         if loaded.shard.next_deadline() <= now.mono_ms {
-            loaded.shard.tick(now);
+            loaded.shard.tick(world, now);
         }
         if cfg!(debug_assertions) {
             loaded.shard.check();
@@ -327,7 +342,14 @@ impl<S: Shard, W> Runtime<S, W> {
     }
 
     /// Replays what earlier coordinators have written. The shard serves once all of it is committed.
-    fn load_shard(&mut self, partition: i32, from: i64, replicas: &mut Replicas, now: Now) -> Result<bool, String> {
+    fn load_shard(
+        &mut self,
+        partition: i32,
+        from: i64,
+        replicas: &mut Replicas,
+        world: &S::World<'_>,
+        now: Now,
+    ) -> Result<bool, String> {
         let Some(loaded) = self.shards.get_mut(&partition) else { return Ok(false) };
         let Some(replica) = replicas.all.get_mut(&loaded.key) else { return Ok(false) };
         let end = replica.partition.log().end_offset();
@@ -336,7 +358,7 @@ impl<S: Shard, W> Runtime<S, W> {
             let is_settled = replica.partition.high_watermark() >= end;
             if is_settled {
                 loaded.loading = None;
-                loaded.shard.on_loaded(now);
+                loaded.shard.on_loaded(world, now);
                 self.touched.insert(partition);
                 tracing::info!(topic = S::TOPIC, partition, end, "coordinator has loaded");
             }

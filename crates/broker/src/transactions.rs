@@ -134,7 +134,7 @@ impl Node {
         let topic = self.image.topic_ids.get(TRANSACTIONS_TOPIC).copied();
         let config = self.transactions.config;
         let mut make = |epoch: i32| TransactionShard::new(config, epoch, version, now);
-        let driven = self.transactions.runtime.drive(topic, &mut self.replicas, &mut make, now);
+        let driven = self.transactions.runtime.drive(topic, &mut self.replicas, &mut make, &(), now);
         self.answer_transactions();
         for (partition, shard) in self.transactions.runtime.take_driven() {
             for markers in shard.take_markers() {

@@ -29,7 +29,7 @@ impl GroupState {
 }
 
 /// Who sent a request.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientInfo {
     pub client_id: String,
     /// As Kafka shows it, with a leading slash.
@@ -87,6 +87,12 @@ pub(crate) struct Group {
     /// The assignment of this generation is being written.
     pub is_writing: bool,
     pub state_since_ms: i64,
+    /// How many members know a protocol.
+    protocol_counts: BTreeMap<String, usize>,
+    /// How many members wait for the answer to their JoinGroup.
+    joined: usize,
+    /// When the group is looked at by [`crate::GroupShard::tick`]; not later than any of its deadlines.
+    pub wake_ms: i64,
 }
 
 impl Group {
@@ -105,6 +111,9 @@ impl Group {
             joined_since: false,
             is_writing: false,
             state_since_ms: now.wall_ms,
+            protocol_counts: BTreeMap::new(),
+            joined: 0,
+            wake_ms: i64::MAX,
         }
     }
 
@@ -118,7 +127,11 @@ impl Group {
     }
 
     pub fn all_joined(&self) -> bool {
-        self.pending.is_empty() && self.members.values().all(|m| m.awaiting_join.is_some())
+        self.pending.is_empty() && self.joined == self.members.len()
+    }
+
+    fn known_by_all(&self, protocol: &str) -> bool {
+        self.protocol_counts.get(protocol) == Some(&self.members.len())
     }
 
     /// Whether every member knows at least one of these protocols in common with the newcomer.
@@ -127,26 +140,78 @@ impl Group {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
         let same_type = self.protocol_type.as_deref() == Some(protocol_type);
-        let known_by_all =
-            |name: &str| self.members.values().all(|m| m.protocols.iter().any(|(known, _)| known == name));
-        same_type && protocols.iter().any(|(name, _)| known_by_all(name))
+        same_type && protocols.iter().any(|(name, _)| self.known_by_all(name))
     }
 
     /// The protocol most members prefer among those that all know.
     pub fn select_protocol(&self) -> Option<String> {
-        let known_by_all =
-            |name: &str| self.members.values().all(|m| m.protocols.iter().any(|(known, _)| known == name));
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| known_by_all(name)) {
+            if let Some((name, _)) = member.protocols.iter().find(|(name, _)| self.known_by_all(name)) {
                 *votes.entry(name).or_default() += 1;
             }
         }
         votes.into_iter().max_by_key(|(_, count)| *count).map(|(name, _)| name.to_owned())
     }
 
+    fn count(&mut self, protocols: &[(String, Vec<u8>)], is_added: bool) {
+        let mut names: Vec<&String> = protocols.iter().map(|(name, _)| name).collect();
+        // A protocol that a member names twice is known to one member.
+        names.sort_unstable();
+        names.dedup();
+        for name in names {
+            if is_added {
+                *self.protocol_counts.entry(name.clone()).or_default() += 1;
+            } else if let Some(count) = self.protocol_counts.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    self.protocol_counts.remove(name);
+                }
+            }
+        }
+    }
+
+    /// Adds a member, or puts a new description in the place of the old one.
+    pub fn add_member(&mut self, id: String, member: Member) -> Option<Member> {
+        if let Some(instance) = &member.instance {
+            self.static_members.insert(instance.clone(), id.clone());
+        }
+        self.leader.get_or_insert_with(|| id.clone());
+        self.joined += usize::from(member.awaiting_join.is_some());
+        self.count(&member.protocols, true);
+        let before = self.members.insert(id, member);
+        if let Some(before) = &before {
+            self.joined -= usize::from(before.awaiting_join.is_some());
+            self.count(&before.protocols, false);
+        }
+        before
+    }
+
+    /// A member waits for the next generation; false if there is no such member.
+    pub fn await_join(&mut self, id: &str, token: Token) -> bool {
+        let Some(member) = self.members.get_mut(id) else { return false };
+        self.joined += usize::from(member.awaiting_join.replace(token).is_none());
+        true
+    }
+
+    /// The members that wait for this generation, with what they wait for.
+    pub fn take_joins(&mut self, now: Now) -> Vec<(String, Token)> {
+        self.joined = 0;
+        let waiting = self.members.iter_mut().filter_map(|(id, member)| {
+            member.touch(now);
+            Some((id.clone(), member.awaiting_join.take()?))
+        });
+        waiting.collect()
+    }
+
+    pub fn assignments(&self) -> BTreeMap<String, Vec<u8>> {
+        self.members.iter().map(|(id, member)| (id.clone(), member.assignment.clone())).collect()
+    }
+
     pub fn remove_member(&mut self, id: &str) -> Option<Member> {
         let member = self.members.remove(id)?;
+        self.joined -= usize::from(member.awaiting_join.is_some());
+        self.count(&member.protocols, false);
         if let Some(instance) = &member.instance {
             if self.static_members.get(instance).map(String::as_str) == Some(id) {
                 self.static_members.remove(instance);
@@ -189,7 +254,6 @@ impl Group {
         group.protocol_type = Some(value.protocol_type.clone().into_owned()).filter(|t| !t.is_empty());
         group.protocol = value.protocol.as_ref().map(|p| p.clone().into_owned());
         group.generation = value.generation;
-        group.leader = value.leader.as_ref().map(|l| l.clone().into_owned());
         group.state_since_ms = value.current_state_timestamp;
         let protocol = group.protocol.clone().unwrap_or_default();
         for m in &value.members {
@@ -212,15 +276,13 @@ impl Group {
                 session_end_ms: 0,
             };
             member.touch(now);
-            group.members.insert(m.member_id.clone().into_owned(), member);
+            group.add_member(m.member_id.clone().into_owned(), member);
         }
+        // The record is another program's: it may name a leader who is not among the members, or an instance twice.
+        let leader = value.leader.as_ref().map(|l| l.clone().into_owned());
+        group.leader = leader.filter(|leader| group.members.contains_key(leader)).or(group.leader);
         let instances = group.members.iter().filter_map(|(id, m)| Some((m.instance.clone()?, id.clone())));
         group.static_members = instances.collect();
-        // The record is another program's: it may name a leader who is not among the members.
-        let is_member = group.leader.as_ref().is_some_and(|leader| group.members.contains_key(leader));
-        if !is_member {
-            group.leader = group.members.keys().next().cloned();
-        }
         group.state = if group.members.is_empty() { GroupState::Empty } else { GroupState::Stable };
         group
     }
@@ -231,6 +293,8 @@ impl Group {
     }
 
     pub fn check(&self) {
+        assert!(self.wake_ms <= self.next_deadline(), "a deadline that nobody looks at");
+        assert_eq!(self.joined, self.members.values().filter(|m| m.awaiting_join.is_some()).count());
         assert!(self.state != GroupState::Empty || self.members.is_empty(), "members in an empty group");
         for (instance, id) in &self.static_members {
             let member = self.members.get(id).expect("a static member is a member");

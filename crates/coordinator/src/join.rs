@@ -6,6 +6,7 @@ use protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
+use crate::facts::Facts;
 use crate::group::{ClientInfo, Group, GroupState, Member};
 use crate::records;
 use crate::shard::{GroupShard, Response, Then, Token};
@@ -24,9 +25,24 @@ struct Joining {
 }
 
 impl GroupShard {
-    pub fn join(&mut self, request: &JoinGroupRequest<'_>, version: i16, client: ClientInfo, token: Token, now: Now) {
+    pub fn join(
+        &mut self,
+        request: &JoinGroupRequest<'_>,
+        version: i16,
+        client: ClientInfo,
+        facts: &dyn Facts,
+        token: Token,
+        now: Now,
+    ) {
         let id = request.group_id.as_ref();
-        if let Err((code, member_id)) = self.try_join(request, version, client, token, now) {
+        let joined = match self.consumers.get(id) {
+            Some(group) if !group.members.is_empty() => self.consumer_join(request, version, client, facts, token, now),
+            _ => {
+                self.drop_empty_consumer(id);
+                self.try_join(request, version, client, token, now)
+            }
+        };
+        if let Err((code, member_id)) = joined {
             self.refuse_join(token, code, member_id);
         }
         let unused = self.groups.get(id).is_some_and(|g| {
@@ -34,12 +50,12 @@ impl GroupShard {
         });
         if unused {
             // A request that was refused leaves no group behind.
-            self.groups.remove(id);
+            self.remove_classic(id);
         }
     }
 
     /// The protocol's name is null; whoever sends the answer in a version that has no null says an empty one.
-    fn refuse_join(&mut self, token: Token, code: ErrorCode, member_id: String) {
+    pub(crate) fn refuse_join(&mut self, token: Token, code: ErrorCode, member_id: String) {
         let response = JoinGroupResponse {
             error_code: code.into(),
             generation_id: -1,
@@ -129,7 +145,9 @@ impl GroupShard {
                 return self.replace_static(group_id, &old_id, new_id, joining, version, token, now);
             }
         } else if version >= MEMBER_ID_REQUIRED_FROM {
-            group.pending.insert(new_id.clone(), now.mono_ms + joining.member.session_timeout_ms);
+            let until_ms = now.mono_ms + joining.member.session_timeout_ms;
+            group.pending.insert(new_id.clone(), until_ms);
+            self.arm_classic(group_id, until_ms);
             return Err((ErrorCode::MemberIdRequired, new_id));
         }
         self.add_member(group_id, new_id, joining, now);
@@ -160,6 +178,7 @@ impl GroupShard {
         }
         let Some(member) = group.members.get_mut(member_id) else { return refuse(ErrorCode::UnknownMemberId) };
         member.touch(now);
+        let session_end_ms = member.session_end_ms;
         let same = member.protocols == joining.member.protocols;
         let is_leader = group.leader.as_deref() == Some(member_id);
         let rebalances = match group.state {
@@ -171,11 +190,12 @@ impl GroupShard {
         if !rebalances {
             // It missed the answer of this generation.
             let response = join_response(group, member_id, version);
+            self.arm_classic(group_id, session_end_ms);
             self.respond(token, Response::Join(response));
             return Ok(());
         }
         let assignment = std::mem::take(&mut member.assignment);
-        *member = Member { assignment, ..joining.member };
+        group.add_member(member_id.to_owned(), Member { assignment, ..joining.member });
         self.prepare_rebalance(group_id, now);
         self.maybe_complete_join(group_id, now);
         Ok(())
@@ -184,11 +204,7 @@ impl GroupShard {
     fn add_member(&mut self, group_id: &str, member_id: String, joining: Joining, now: Now) {
         let group = self.groups.get_mut(group_id).expect("the caller found it");
         tracing::info!(group = group_id, member = %member_id, "member joins");
-        if let Some(instance) = &joining.instance {
-            group.static_members.insert(instance.clone(), member_id.clone());
-        }
-        group.leader.get_or_insert_with(|| member_id.clone());
-        group.members.insert(member_id, joining.member);
+        group.add_member(member_id, joining.member);
         group.joined_since = true;
         self.prepare_rebalance(group_id, now);
         self.maybe_complete_join(group_id, now);
@@ -207,10 +223,9 @@ impl GroupShard {
         now: Now,
     ) -> Result<(), (ErrorCode, String)> {
         let group = self.groups.get_mut(group_id).expect("the caller found it");
-        let old = group.members.remove(old_id).expect("a static member is a member");
-        let instance = joining.instance.clone().expect("the caller looked it up by that");
-        group.static_members.insert(instance, new_id.clone());
-        if group.leader.as_deref() == Some(old_id) {
+        let led = group.leader.as_deref() == Some(old_id);
+        let old = group.remove_member(old_id).expect("a static member is a member");
+        if led {
             group.leader = Some(new_id.clone());
         }
         let same = old.protocols == joining.member.protocols;
@@ -219,7 +234,9 @@ impl GroupShard {
         if keeps_generation {
             member.awaiting_join = None;
         }
-        group.members.insert(new_id.clone(), member);
+        let session_end_ms = member.session_end_ms;
+        group.add_member(new_id.clone(), member);
+        self.arm_classic(group_id, session_end_ms);
         if let Some(waiting) = old.awaiting_join {
             self.refuse_join(waiting, ErrorCode::FencedInstanceId, old_id.to_owned());
         }
@@ -242,8 +259,7 @@ impl GroupShard {
                 response.members = Vec::new();
             }
         }
-        let assignments = group.members.iter().map(|(id, m)| (id.clone(), m.assignment.clone())).collect();
-        let record = records::group_record(group_id, Some(&group.to_value(&assignments)));
+        let record = records::group_record(group_id, Some(&group.to_value(&group.assignments())));
         self.write(vec![record], Then::Respond(token, Response::Join(response)));
         Ok(())
     }
@@ -274,6 +290,8 @@ impl GroupShard {
             members = group.members.len(),
             "rebalance begins"
         );
+        let phase_end_ms = group.phase_end_ms;
+        self.arm_classic(group_id, phase_end_ms);
         for token in waiting {
             self.refuse_sync(token, ErrorCode::RebalanceInProgress);
         }
@@ -300,6 +318,8 @@ impl GroupShard {
                 // Somebody came during the delay: wait once more, but not for ever.
                 group.joined_since = false;
                 group.phase_end_ms = (now.mono_ms + self.config.initial_rebalance_delay_ms).min(until);
+                let at_ms = group.phase_end_ms;
+                self.arm_classic(group_id, at_ms);
             }
             (GroupState::PreparingRebalance, _) => self.complete_join(group_id, now),
             (GroupState::CompletingRebalance, _) => self.expire_sync(group_id, now),
@@ -349,14 +369,9 @@ impl GroupShard {
             leader = group.leader,
             "all members have joined"
         );
-        let waiting: Vec<(String, Token)> = group
-            .members
-            .iter_mut()
-            .filter_map(|(id, m)| {
-                m.touch(now);
-                Some((id.clone(), m.awaiting_join.take()?))
-            })
-            .collect();
+        let waiting = group.take_joins(now);
+        let deadline_ms = group.next_deadline();
+        self.arm_classic(group_id, deadline_ms);
         for (id, token) in waiting {
             let group = self.groups.get(group_id).expect("found above");
             let response = join_response(group, &id, i16::MAX);
@@ -369,7 +384,7 @@ impl GroupShard {
 fn join_response(group: &Group, member_id: &str, version: i16) -> JoinGroupResponse<'static> {
     let protocol = group.protocol.clone().unwrap_or_default();
     let is_leader = group.leader.as_deref() == Some(member_id);
-    let members = group.members.iter().filter(|_| is_leader).map(|(id, m)| JoinGroupResponseMember {
+    let members = is_leader.then_some(&group.members).into_iter().flatten().map(|(id, m)| JoinGroupResponseMember {
         member_id: id.clone().into(),
         group_instance_id: m.instance.clone().map(Into::into),
         metadata: m.metadata(&protocol).into(),

@@ -5,6 +5,7 @@ use protocol::messages::leave_group_response::MemberResponse;
 use protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 use protocol::time::Now;
 
+use crate::facts::Facts;
 use crate::group::GroupState;
 use crate::shard::{GroupShard, Response, Token};
 
@@ -12,8 +13,11 @@ use crate::shard::{GroupShard, Response, Token};
 const MANY_MEMBERS_FROM: i16 = 3;
 
 impl GroupShard {
-    pub fn leave(&mut self, request: &LeaveGroupRequest<'_>, version: i16, token: Token, now: Now) {
+    pub fn leave(&mut self, request: &LeaveGroupRequest<'_>, version: i16, facts: &dyn Facts, token: Token, now: Now) {
         let group_id = request.group_id.as_ref();
+        if self.consumers.contains_key(group_id) {
+            return self.leave_consumer(request, version, facts, token, now);
+        }
         if version < MANY_MEMBERS_FROM {
             let code = self.leave_one(group_id, &request.member_id, None, now);
             let response = LeaveGroupResponse { error_code: code.into(), ..Default::default() };
@@ -30,6 +34,34 @@ impl GroupShard {
             });
         }
         self.respond(token, Response::Leave(LeaveGroupResponse { members, ..Default::default() }));
+    }
+
+    fn leave_consumer(
+        &mut self,
+        request: &LeaveGroupRequest<'_>,
+        version: i16,
+        facts: &dyn Facts,
+        token: Token,
+        now: Now,
+    ) {
+        let one = version < MANY_MEMBERS_FROM;
+        let leaving: Vec<(String, Option<String>)> = match one {
+            true => vec![(request.member_id.clone().into_owned(), None)],
+            false => {
+                let of = |instance: &protocol::wire::Str<'_>| instance.clone().into_owned();
+                let members = request.members.iter();
+                members.map(|m| (m.member_id.clone().into_owned(), m.group_instance_id.as_ref().map(of))).collect()
+            }
+        };
+        let members = self.consumer_classic_leave(request, &leaving, facts, now);
+        let response = match one {
+            true => LeaveGroupResponse {
+                error_code: members.first().map_or(0, |member| member.error_code),
+                ..Default::default()
+            },
+            false => LeaveGroupResponse { members, ..Default::default() },
+        };
+        self.respond_settled(token, Response::Leave(response));
     }
 
     fn leave_one(&mut self, group_id: &str, member_id: &str, instance: Option<&str>, now: Now) -> ErrorCode {
@@ -58,6 +90,9 @@ impl GroupShard {
     fn drop_member(&mut self, group_id: &str, id: &str, now: Now) {
         let Some(group) = self.groups.get_mut(group_id) else { return };
         let Some(member) = group.remove_member(id) else { return };
+        if let Some(token) = member.awaiting_join {
+            self.refuse_join(token, ErrorCode::UnknownMemberId, id.to_owned());
+        }
         if let Some(token) = member.awaiting_sync {
             self.refuse_sync(token, ErrorCode::UnknownMemberId);
         }

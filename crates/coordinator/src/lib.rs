@@ -5,7 +5,10 @@
 //! in, [`Output`]s come out. It never sees the partition: it asks for records to be written and hears when they are
 //! committed, and nothing that rests on a record is answered before. On another node it is the same after a replay.
 
+mod assignor;
 mod config;
+mod consumer;
+mod facts;
 mod group;
 mod join;
 mod leave;
@@ -19,12 +22,15 @@ mod sync;
 mod tests;
 pub mod transactions;
 
-pub use config::GroupConfig;
+pub use assignor::{Assignor, MemberSpec};
+pub use config::{GroupConfig, GroupMutations, MigrationPolicy};
+pub use consumer::{ConsumerGroupState, Partitions};
+pub use facts::{Facts, GroupSettings};
 pub use group::{ClientInfo, GroupState};
 pub use machine::{Output, Producer, Proof, Shard, Ticket, Token};
 pub use offsets::{CommittedOffset, OffsetTopic};
 pub use records::{Record, ReplayError};
-pub use shard::{GroupShard, Listed, Response};
+pub use shard::{CLASSIC, CONSUMER, GroupShard, Listed, Response};
 
 /// The internal topic that holds groups and their offsets.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";

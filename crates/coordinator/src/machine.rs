@@ -8,6 +8,7 @@
 use protocol::error::ErrorCode;
 use protocol::time::Now;
 
+use crate::facts::Facts;
 use crate::records::{Record, ReplayError};
 use crate::shard::{GroupShard, Response};
 
@@ -42,6 +43,8 @@ pub enum Output<R = Response> {
 
 pub trait Shard {
     type Response;
+    /// What the shard must know of the cluster to act without being asked; handed in with each call, never kept.
+    type World<'a>: ?Sized;
     /// The internal topic whose partitions hold the state.
     const TOPIC: &'static str;
     /// Kafka's group coordinator writes batches with the base sequence 0, the transaction coordinator with −1.
@@ -58,7 +61,7 @@ pub trait Shard {
     /// A producer's transaction is over: in the log that is replayed, or later, when its marker is committed.
     fn on_transaction_end(&mut self, producer_id: i64, commit: bool);
     /// Everything has been replayed: from now on the shard serves.
-    fn on_loaded(&mut self, now: Now);
+    fn on_loaded(&mut self, world: &Self::World<'_>, now: Now);
     /// A write is committed: what waited for it happens.
     fn on_committed(&mut self, ticket: Ticket, now: Now);
     /// The log did not take a write in a transaction, for a reason that lies with the producer.
@@ -66,13 +69,14 @@ pub trait Shard {
     fn take_outputs(&mut self) -> Vec<Output<Self::Response>>;
     /// When [`Shard::tick`] has something to do even if nothing happens.
     fn next_deadline(&self) -> i64;
-    fn tick(&mut self, now: Now);
+    fn tick(&mut self, world: &Self::World<'_>, now: Now);
     /// Asserts the machine's invariants.
     fn check(&self);
 }
 
 impl Shard for GroupShard {
     type Response = Response;
+    type World<'a> = dyn Facts + 'a;
     const TOPIC: &'static str = crate::OFFSETS_TOPIC;
     const BASE_SEQUENCE: i32 = 0;
 
@@ -93,8 +97,6 @@ impl Shard for GroupShard {
         self.end_transaction(producer_id, commit);
     }
 
-    fn on_loaded(&mut self, _now: Now) {}
-
     fn on_committed(&mut self, ticket: Ticket, now: Now) {
         GroupShard::on_committed(self, ticket, now);
     }
@@ -111,8 +113,12 @@ impl Shard for GroupShard {
         GroupShard::next_deadline(self)
     }
 
-    fn tick(&mut self, now: Now) {
-        GroupShard::tick(self, now);
+    fn tick(&mut self, world: &(dyn Facts + '_), now: Now) {
+        GroupShard::tick(self, world, now);
+    }
+
+    fn on_loaded(&mut self, world: &(dyn Facts + '_), now: Now) {
+        GroupShard::on_loaded(self, world, now);
     }
 
     fn check(&self) {

@@ -1,6 +1,6 @@
 //! Committed offsets of groups: written, read, deleted, and given up after `offsets.retention.minutes`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use protocol::error::ErrorCode;
 use protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
@@ -12,9 +12,13 @@ use protocol::messages::{
 use protocol::time::Now;
 use protocol::wire::Uuid;
 
-use crate::group::GroupState;
+use crate::consumer::{CONSUMER_PROTOCOL, read_subscription};
+use crate::group::{Group, GroupState};
 use crate::records;
 use crate::shard::{GroupShard, Response, Then, Token};
+
+/// From here on a commit names the epoch of a member of a consumer group.
+const MEMBER_EPOCH_FROM: i16 = 9;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommittedOffset {
@@ -22,6 +26,8 @@ pub struct CommittedOffset {
     pub leader_epoch: i32,
     pub metadata: String,
     pub commit_timestamp: i64,
+    /// Of the topic that this was committed for; zero if that is not known. Another topic of the name has not been read.
+    pub topic_id: Uuid,
 }
 
 impl CommittedOffset {
@@ -31,7 +37,13 @@ impl CommittedOffset {
             leader_epoch: value.leader_epoch,
             metadata: value.metadata.clone().into_owned(),
             commit_timestamp: value.commit_timestamp,
+            topic_id: value.topic_id,
         }
+    }
+
+    /// Whether it speaks of a topic with this id; zero is any.
+    pub fn is_of(&self, topic: Uuid) -> bool {
+        self.topic_id.is_zero() || topic.is_zero() || self.topic_id == topic
     }
 
     pub(crate) fn to_value(&self) -> OffsetCommitValue<'static> {
@@ -40,6 +52,7 @@ impl CommittedOffset {
             leader_epoch: self.leader_epoch,
             metadata: self.metadata.clone().into(),
             commit_timestamp: self.commit_timestamp,
+            topic_id: self.topic_id,
             ..Default::default()
         }
     }
@@ -94,12 +107,16 @@ impl GroupShard {
     pub fn commit_offsets(
         &mut self,
         request: &OffsetCommitRequest<'_>,
+        version: i16,
         topics: &[OffsetTopic],
         token: Token,
         now: Now,
     ) {
         let group_id = request.group_id.clone().into_owned();
-        let refused = self.check_commit(request).err();
+        let refused = match self.consumers.contains_key(&group_id) {
+            true => self.check_consumer_commit(request, version, topics).err(),
+            false => self.check_commit(request, version).err(),
+        };
         let mut offsets = Vec::new();
         let mut records = Vec::new();
         let mut answer = OffsetCommitResponse::default();
@@ -116,7 +133,7 @@ impl GroupShard {
                     None => ErrorCode::None,
                 };
                 if code == ErrorCode::None {
-                    let committed = committed(p, now);
+                    let committed = committed(p, topic.id, now);
                     let value = committed.to_value();
                     records.push(records::offset_record(&group_id, &topic.name, p.partition_index, Some(&value)));
                     offsets.push((topic.name.clone(), p.partition_index, Some(committed)));
@@ -142,21 +159,73 @@ impl GroupShard {
         if records.is_empty() {
             return self.respond(token, answer);
         }
-        if let Some(group) = self.groups.get_mut(&group_id) {
+        if let Some(member) = self.groups.get_mut(&group_id).and_then(|g| g.members.get_mut(&*request.member_id)) {
             // A commit is a sign of life.
-            if let Some(member) = group.members.get_mut(request.member_id.as_ref()) {
-                member.touch(now);
-            }
+            member.touch(now);
+            let at_ms = member.session_end_ms;
+            self.arm_classic(&group_id, at_ms);
         }
         self.write(records, Then::Offsets { group: group_id, offsets, answer: Some((token, answer)) });
     }
 
+    /// Who may commit in a consumer group: members in their epoch; and in an older one, for partitions that the member
+    /// has had since then (KIP-1251).
+    pub(crate) fn check_consumer_commit(
+        &self,
+        request: &OffsetCommitRequest<'_>,
+        version: i16,
+        topics: &[OffsetTopic],
+    ) -> Result<(), ErrorCode> {
+        let epoch = request.generation_id_or_member_epoch;
+        let Some(group) = self.consumers.get(request.group_id.as_ref()) else { return Ok(()) };
+        if epoch < 0 && group.members.is_empty() {
+            return Ok(());
+        }
+        let member = group.members.get(request.member_id.as_ref()).ok_or(ErrorCode::UnknownMemberId)?;
+        let is_classic = member.about.classic.is_some();
+        if !is_classic && version < MEMBER_EPOCH_FROM {
+            return Err(ErrorCode::UnsupportedVersion);
+        }
+        let stale = if is_classic { ErrorCode::IllegalGeneration } else { ErrorCode::StaleMemberEpoch };
+        match epoch.cmp(&member.current.epoch) {
+            _ if self.config.mutations.ignore_member_epoch => return Ok(()),
+            std::cmp::Ordering::Equal => return Ok(()),
+            std::cmp::Ordering::Greater => return Err(stale),
+            std::cmp::Ordering::Less if topics.is_empty() => return Err(stale),
+            std::cmp::Ordering::Less => {}
+        }
+        let partitions = request.topics.iter().zip(topics).filter(|(_, topic)| topic.error.is_none());
+        let mut partitions =
+            partitions.flat_map(|(asked, topic)| asked.partitions.iter().map(|p| (topic.id, p.partition_index)));
+        let is_owned =
+            |(topic, partition)| member.current.epoch_of(topic, partition).is_some_and(|since| epoch >= since);
+        if partitions.all(is_owned) { Ok(()) } else { Err(stale) }
+    }
+
+    /// Whether a member of a consumer group may read its offsets in this epoch; an operator names no member.
+    pub fn check_fetch(&self, group: &str, member_id: Option<&str>, epoch: i32) -> Result<(), ErrorCode> {
+        let Some(group) = self.consumers.get(group) else { return Ok(()) };
+        if member_id.is_none() && epoch < 0 {
+            return Ok(());
+        }
+        let member = member_id.and_then(|id| group.members.get(id)).ok_or(ErrorCode::UnknownMemberId)?;
+        match member.about.classic {
+            _ if epoch == member.current.epoch => Ok(()),
+            Some(_) => Err(ErrorCode::IllegalGeneration),
+            None => Err(ErrorCode::StaleMemberEpoch),
+        }
+    }
+
     /// Who may commit: members of the generation, and anybody for a group without members.
-    pub(crate) fn check_commit(&self, request: &OffsetCommitRequest<'_>) -> Result<(), ErrorCode> {
+    pub(crate) fn check_commit(&self, request: &OffsetCommitRequest<'_>, version: i16) -> Result<(), ErrorCode> {
         let generation = request.generation_id_or_member_epoch;
         let Some(group) = self.groups.get(request.group_id.as_ref()) else {
             // A group that exists by its offsets only has no generations.
-            return if generation < 0 { Ok(()) } else { Err(ErrorCode::IllegalGeneration) };
+            return match generation {
+                ..0 => Ok(()),
+                _ if version >= MEMBER_EPOCH_FROM && !self.knows(&request.group_id) => Err(ErrorCode::GroupIdNotFound),
+                _ => Err(ErrorCode::IllegalGeneration),
+            };
         };
         if generation < 0 && group.state == GroupState::Empty {
             return Ok(());
@@ -183,18 +252,28 @@ impl GroupShard {
     }
 
     /// OffsetDelete (KIP-496); topics that members of the group consume are kept.
-    pub fn delete_offsets(&mut self, request: &OffsetDeleteRequest<'_>, consumed: &[String], token: Token) {
+    pub fn delete_offsets(&mut self, request: &OffsetDeleteRequest<'_>, token: Token) {
         let group_id = request.group_id.clone().into_owned();
-        if !self.knows(&group_id) {
-            let response = OffsetDeleteResponse { error_code: ErrorCode::GroupIdNotFound.into(), ..Default::default() };
+        // Nobody knows what the members of such a group are about.
+        let is_other = self.groups.get(&group_id).is_some_and(|group| {
+            group.state != GroupState::Empty && group.protocol_type.as_deref() != Some(CONSUMER_PROTOCOL)
+        });
+        let refused = match self.knows(&group_id) {
+            false => Some(ErrorCode::GroupIdNotFound),
+            true => is_other.then_some(ErrorCode::NonEmptyGroup),
+        };
+        if let Some(code) = refused {
+            let response = OffsetDeleteResponse { error_code: code.into(), ..Default::default() };
             return self.respond(token, Response::OffsetDelete(response));
         }
+        let consumed = self.subscribed_topics(&group_id);
         let mut records = Vec::new();
         let mut offsets = Vec::new();
         let mut answer = OffsetDeleteResponse::default();
         for topic in &request.topics {
             let name = topic.name.clone().into_owned();
-            let code = if consumed.contains(&name) { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
+            let code =
+                if consumed.contains(name.as_str()) { ErrorCode::GroupSubscribedToTopic } else { ErrorCode::None };
             let partitions = topic
                 .partitions
                 .iter()
@@ -215,32 +294,27 @@ impl GroupShard {
         }
     }
 
-    /// Offsets of groups that nobody is in are given up after their time; a group that is left with nothing goes too.
+    /// Offsets that nobody has renewed for their time are given up, except of topics that members consume; a group that
+    /// is left with nothing and nobody goes too.
     pub(crate) fn expire_offsets(&mut self, now: Now) {
-        let ids: Vec<String> = self.offsets.keys().chain(self.groups.keys()).cloned().collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let groups = self.groups.keys().chain(self.consumers.keys());
+        let ids: BTreeSet<String> = self.offsets.keys().chain(groups).cloned().collect();
         for id in ids {
-            if !seen.insert(id.clone()) {
-                continue;
-            }
-            let group = self.groups.get(&id);
-            if group.is_some_and(|g| g.state != GroupState::Empty || !g.pending.is_empty())
-                || self.pending.has_group(&id)
-            {
-                continue;
-            }
-            let left_ms = group.map_or(i64::MIN, |g| g.state_since_ms);
+            let Some(since_ms) = self.retained_since(&id).filter(|_| !self.pending.has_group(&id)) else { continue };
             let retention_ms = self.config.retention_ms;
-            let is_old = |o: &CommittedOffset| now.wall_ms - o.commit_timestamp.max(left_ms) >= retention_ms;
+            let is_old = |o: &CommittedOffset| {
+                now.wall_ms.saturating_sub(since_ms.unwrap_or(o.commit_timestamp)) >= retention_ms
+            };
+            let consumed = self.subscribed_topics(&id);
             let offsets = self.offsets.get(&id);
             let old: Vec<(String, i32)> = offsets
                 .into_iter()
                 .flat_map(Offsets::iter)
-                .filter(|(_, _, o)| is_old(o))
+                .filter(|(topic, _, o)| is_old(o) && !consumed.contains(*topic))
                 .map(|(topic, partition, _)| (topic.to_owned(), partition))
                 .collect();
             let all = offsets.map_or(0, |o| o.iter().count());
-            if old.len() == all && (all > 0 || group.is_some_and(|g| now.wall_ms - g.state_since_ms >= retention_ms)) {
+            if old.len() == all && self.is_empty_group(&id) {
                 tracing::info!(
                     group = id,
                     offsets = all,
@@ -255,18 +329,65 @@ impl GroupShard {
         }
     }
 
-    /// The subscriptions of a group's members, raw, for whoever can read them.
-    pub fn subscriptions(&self, id: &str) -> Vec<Vec<u8>> {
-        let Some(group) = self.groups.get(id).filter(|g| g.protocol_type.as_deref() == Some("consumer")) else {
-            return Vec::new();
-        };
-        let protocol = group.protocol.clone().unwrap_or_default();
-        group.members.values().map(|m| m.metadata(&protocol)).collect()
+    /// From when on a group's offsets age: `Some(None)` is each from its commit on, `None` not at all now.
+    fn retained_since(&self, id: &str) -> Option<Option<i64>> {
+        let Some(group) = self.groups.get(id) else { return Some(None) };
+        match group.state {
+            _ if !group.pending.is_empty() => None,
+            GroupState::Empty if group.protocol_type.is_some() => Some(Some(group.state_since_ms)),
+            GroupState::Empty => Some(None),
+            GroupState::Stable => group.subscribed_topics().map(|_| None),
+            _ => None,
+        }
+    }
+
+    /// The offsets of topics that are gone go with them.
+    pub fn on_topics_deleted(&mut self, topics: &BTreeMap<String, Uuid>) {
+        let mut gone: BTreeMap<String, Vec<(String, i32)>> = BTreeMap::new();
+        for (group, offsets) in &self.offsets {
+            for (topic, id) in topics {
+                let partitions = offsets.0.get(topic).into_iter().flatten().filter(|(_, o)| o.is_of(*id));
+                for (partition, _) in partitions {
+                    gone.entry(group.clone()).or_default().push((topic.clone(), *partition));
+                }
+            }
+        }
+        for (group, partitions) in gone {
+            let records = partitions.iter().map(|(t, p)| records::offset_record(&group, t, *p, None)).collect();
+            let offsets = partitions.into_iter().map(|(topic, partition)| (topic, partition, None)).collect();
+            self.write(records, Then::Offsets { group, offsets, answer: None });
+        }
+    }
+
+    /// What the members of a group consume, as far as that can be read.
+    fn subscribed_topics(&self, id: &str) -> BTreeSet<String> {
+        if let Some(group) = self.consumers.get(id) {
+            return group.subscribed_topics().into_iter().map(str::to_owned).collect();
+        }
+        self.groups.get(id).and_then(Group::subscribed_topics).unwrap_or_default()
     }
 }
 
-fn committed(p: &OffsetCommitRequestPartition<'_>, now: Now) -> CommittedOffset {
+impl Group {
+    /// `None` if the members are no consumers, or if it cannot be read what they consume.
+    pub(crate) fn subscribed_topics(&self) -> Option<BTreeSet<String>> {
+        if self.protocol_type.as_deref() != Some(CONSUMER_PROTOCOL) {
+            return None;
+        }
+        let protocol = self.protocol.clone().unwrap_or_default();
+        let mut topics = BTreeSet::new();
+        for member in self.members.values() {
+            let metadata = member.metadata(&protocol);
+            let (_, subscription) = read_subscription(&metadata)?;
+            topics.extend(subscription.topics.iter().map(|topic| topic.clone().into_owned()));
+        }
+        Some(topics)
+    }
+}
+
+fn committed(p: &OffsetCommitRequestPartition<'_>, topic_id: Uuid, now: Now) -> CommittedOffset {
     CommittedOffset {
+        topic_id,
         offset: p.committed_offset,
         leader_epoch: p.committed_leader_epoch,
         metadata: p.committed_metadata.as_deref().unwrap_or_default().to_owned(),

@@ -9,6 +9,7 @@ use protocol::error::ErrorCode;
 use protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
 use protocol::messages::{OffsetCommitRequest, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use protocol::time::Now;
+use protocol::wire::Uuid;
 
 use crate::machine::{Producer, Proof, Ticket, Token};
 use crate::offsets::CommittedOffset;
@@ -146,6 +147,7 @@ impl GroupShard {
                         leader_epoch: p.committed_leader_epoch,
                         metadata: metadata.to_owned(),
                         commit_timestamp: now.wall_ms,
+                        topic_id: Uuid::ZERO,
                     };
                     let value = offset.to_value();
                     records.push(records::offset_record(&group, &topic.name, p.partition_index, Some(&value)));
@@ -198,7 +200,12 @@ impl GroupShard {
             group_instance_id: request.group_instance_id.clone(),
             ..Default::default()
         };
-        match self.check_commit(&as_commit) {
+        // Of a consumer group, only the member's present epoch counts.
+        let checked = match self.consumers.contains_key(request.group_id.as_ref()) {
+            true => self.check_consumer_commit(&as_commit, i16::MAX, &[]),
+            false => self.check_commit(&as_commit, 0),
+        };
+        match checked {
             // The state of the group is not looked at.
             Err(ErrorCode::RebalanceInProgress) => Ok(()),
             Err(ErrorCode::StaleMemberEpoch) => Err(ErrorCode::IllegalGeneration),
@@ -275,7 +282,7 @@ mod tests {
             ..Default::default()
         };
         let topics = [OffsetTopic { name: "t".to_owned(), id: Uuid::ZERO, partitions: 1, error: None }];
-        shard.commit_offsets(&request, &topics, Token(0), NOW);
+        shard.commit_offsets(&request, 9, &topics, Token(0), NOW);
     }
 
     /// Commits all writes; what was written, as a log would have it: the producer, if any, and its records.

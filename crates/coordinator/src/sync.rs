@@ -6,13 +6,18 @@ use protocol::error::ErrorCode;
 use protocol::messages::{HeartbeatRequest, SyncGroupRequest, SyncGroupResponse};
 use protocol::time::Now;
 
+use crate::facts::Facts;
 use crate::group::{Group, GroupState};
 use crate::records;
 use crate::shard::{GroupShard, Response, Then, Token};
 
 impl GroupShard {
-    pub fn sync(&mut self, request: &SyncGroupRequest<'_>, token: Token, now: Now) {
-        if let Err(code) = self.try_sync(request, token, now) {
+    pub fn sync(&mut self, request: &SyncGroupRequest<'_>, facts: &dyn Facts, token: Token, now: Now) {
+        let synced = match self.consumers.contains_key(request.group_id.as_ref()) {
+            true => self.consumer_sync(request, facts, token, now),
+            false => self.try_sync(request, token, now),
+        };
+        if let Err(code) = synced {
             self.refuse_sync(token, code);
         }
     }
@@ -40,8 +45,10 @@ impl GroupShard {
             GroupState::Stable => {
                 let member = group.members.get_mut(member_id).expect("checked above");
                 member.touch(now);
+                let at_ms = member.session_end_ms;
                 let assignment = member.assignment.clone();
                 let response = sync_response(group, assignment);
+                self.arm_classic(group_id, at_ms);
                 self.respond(token, Response::Sync(response));
                 return Ok(());
             }
@@ -91,6 +98,8 @@ impl GroupShard {
                 answers.push((token, member.assignment.clone()));
             }
         }
+        let deadline_ms = group.next_deadline();
+        self.arm_classic(group_id, deadline_ms);
         let group = self.groups.get(group_id).expect("found above");
         let answers: Vec<(Token, SyncGroupResponse<'static>)> =
             answers.into_iter().map(|(token, assignment)| (token, sync_response(group, assignment))).collect();
@@ -117,6 +126,9 @@ impl GroupShard {
     }
 
     pub fn heartbeat(&mut self, request: &HeartbeatRequest<'_>, now: Now) -> ErrorCode {
+        if self.consumers.contains_key(request.group_id.as_ref()) {
+            return self.consumer_classic_heartbeat(request, now);
+        }
         let Some(group) = self.groups.get_mut(request.group_id.as_ref()) else { return ErrorCode::UnknownMemberId };
         let member_id = request.member_id.as_ref();
         let checked = group.check_member(member_id, request.group_instance_id.as_deref(), request.generation_id);
@@ -125,11 +137,14 @@ impl GroupShard {
         }
         let Some(member) = group.members.get_mut(member_id) else { return ErrorCode::UnknownMemberId };
         member.touch(now);
-        match group.state {
+        let at_ms = member.session_end_ms;
+        let code = match group.state {
             GroupState::Empty => ErrorCode::UnknownMemberId,
             GroupState::PreparingRebalance => ErrorCode::RebalanceInProgress,
             GroupState::CompletingRebalance | GroupState::Stable => ErrorCode::None,
-        }
+        };
+        self.arm_classic(&request.group_id, at_ms);
+        code
     }
 }
 

@@ -1,13 +1,11 @@
 //! Groups of the classic protocol and their offsets: each request finds its shard, or learns where to look.
 
-use std::collections::BTreeSet;
-
 use coordinator::transactions::TRANSACTIONS_TOPIC;
 use coordinator::{ClientInfo, OFFSETS_TOPIC, OffsetTopic, partition_of};
 use protocol::api::ApiKey;
-use protocol::codec::decode_all;
 use protocol::error::ErrorCode;
 use protocol::header::decode_request_header;
+use protocol::messages::consumer_group_describe_response::DescribedGroup;
 use protocol::messages::find_coordinator_response::Coordinator;
 use protocol::messages::list_groups_response::ListedGroup;
 use protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
@@ -24,13 +22,16 @@ const TRANSACTION: i8 = 1;
 const MANY_KEYS_FROM: i16 = 4;
 /// From here on topics go by id.
 const COMMIT_TOPIC_IDS_FROM: i16 = 10;
+/// From here on a member says which protocol it speaks.
+const MEMBER_TYPE_FROM: i16 = 1;
 /// From here on an unknown group is an error and not a dead group.
 const GROUP_NOT_FOUND_FROM: i16 = 6;
 const GROUP_OPERATIONS: i32 = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11;
-const CLASSIC: &str = "classic";
 const NOT_AVAILABLE: &str = "the coordinator's partition has no leader yet";
 /// From here on a member has to say which protocol it believes in.
 const SYNC_PROTOCOL_FROM: i16 = 5;
+/// The feature level from which on there are consumer groups.
+const CONSUMER_GROUPS_FROM: i16 = 1;
 
 impl Node {
     pub(crate) fn handle_group_request(
@@ -45,13 +46,9 @@ impl Node {
             ApiKey::FindCoordinator => self.handle_find_coordinator(cx, body, now),
             ApiKey::JoinGroup => {
                 let request: JoinGroupRequest<'_> = cx.decode(body)?;
-                let client_id = decode_request_header(&mut Reader::new(frame))?.client_id;
-                let client = ClientInfo {
-                    client_id: client_id.map(|id| id.into_owned()).unwrap_or_default(),
-                    client_host: format!("/{}", cx.peer),
-                };
+                let client = client_info(cx, frame)?;
                 match self.member_call(&request.group_id, cx.reply) {
-                    Ok((shard, token)) => shard.join(&request, cx.reply.version, client, token, now),
+                    Ok((shard, token, facts)) => shard.join(&request, cx.reply.version, client, &facts, token, now),
                     Err(code) => self.refuse_group_request(cx.reply, code),
                 }
                 Ok(())
@@ -64,7 +61,7 @@ impl Node {
                     return Ok(());
                 }
                 match self.member_call(&request.group_id, cx.reply) {
-                    Ok((shard, token)) => shard.sync(&request, token, now),
+                    Ok((shard, token, facts)) => shard.sync(&request, &facts, token, now),
                     Err(code) => self.refuse_group_request(cx.reply, code),
                 }
                 Ok(())
@@ -82,11 +79,13 @@ impl Node {
             ApiKey::LeaveGroup => {
                 let request: LeaveGroupRequest<'_> = cx.decode(body)?;
                 match self.member_call(&request.group_id, cx.reply) {
-                    Ok((shard, token)) => shard.leave(&request, cx.reply.version, token, now),
+                    Ok((shard, token, facts)) => shard.leave(&request, cx.reply.version, &facts, token, now),
                     Err(code) => self.refuse_group_request(cx.reply, code),
                 }
                 Ok(())
             }
+            ApiKey::ConsumerGroupHeartbeat => self.handle_consumer_group_heartbeat(cx, frame, body, now),
+            ApiKey::ConsumerGroupDescribe => self.handle_consumer_group_describe(cx, body),
             ApiKey::OffsetCommit => self.handle_offset_commit(cx, body, now),
             ApiKey::OffsetFetch => self.handle_offset_fetch(cx, body),
             ApiKey::OffsetDelete => self.handle_offset_delete(cx, body),
@@ -181,7 +180,7 @@ impl Node {
         };
         let topics: Vec<OffsetTopic> = request.topics.iter().map(resolve).collect();
         match self.group_call(&request.group_id, cx.reply) {
-            Ok((shard, token)) => shard.commit_offsets(&request, &topics, token, now),
+            Ok((shard, token)) => shard.commit_offsets(&request, cx.reply.version, &topics, token, now),
             Err(code) => {
                 let refused = |topic: &offset_commit_request::OffsetCommitRequestTopic<'_>| OffsetCommitResponseTopic {
                     name: topic.name.clone().into_owned().into(),
@@ -207,10 +206,7 @@ impl Node {
     fn handle_offset_delete(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
         let request: OffsetDeleteRequest<'_> = cx.decode(body)?;
         match self.member_call(&request.group_id, cx.reply) {
-            Ok((shard, token)) => {
-                let consumed = subscribed_topics(&shard.subscriptions(&request.group_id));
-                shard.delete_offsets(&request, &consumed, token);
-            }
+            Ok((shard, token, _)) => shard.delete_offsets(&request, token),
             Err(code) => {
                 self.respond(cx.reply, &OffsetDeleteResponse { error_code: code.into(), ..Default::default() });
             }
@@ -227,21 +223,82 @@ impl Node {
             Err(code) => ListGroupsResponse { error_code: code.into(), ..Default::default() },
             Ok(shards) => {
                 let groups = shards.into_iter().flat_map(|shard| shard.list());
-                let wanted = groups.filter(|g| {
-                    asks_for(&request.states_filter, g.state.name()) && asks_for(&request.types_filter, CLASSIC)
-                });
+                let wanted = groups
+                    .filter(|g| asks_for(&request.states_filter, g.state) && asks_for(&request.types_filter, g.kind));
                 let version = cx.reply.version;
                 let groups = wanted.map(|g| ListedGroup {
                     group_id: g.group.into(),
                     protocol_type: g.protocol_type.into(),
-                    group_state: if version >= 4 { g.state.name().into() } else { "".into() },
-                    group_type: if version >= 5 { CLASSIC.into() } else { "".into() },
+                    group_state: if version >= 4 { g.state.into() } else { "".into() },
+                    group_type: if version >= 5 { g.kind.into() } else { "".into() },
                     ..Default::default()
                 });
                 ListGroupsResponse { groups: groups.collect(), ..Default::default() }
             }
         };
         self.respond(cx.reply, &response);
+        Ok(())
+    }
+
+    fn handle_consumer_group_heartbeat(
+        &mut self,
+        cx: &Context,
+        frame: &[u8],
+        body: &[u8],
+        now: Now,
+    ) -> Result<(), DecodeError> {
+        let request: ConsumerGroupHeartbeatRequest<'_> = cx.decode(body)?;
+        let client = client_info(cx, frame)?;
+        if !self.has_consumer_groups() {
+            self.refuse_group_request(cx.reply, ErrorCode::UnsupportedVersion);
+            return Ok(());
+        }
+        match self.group_call_with_facts(&request.group_id, cx.reply) {
+            Ok((shard, token, facts)) => {
+                shard.consumer_heartbeat(&request, cx.reply.version, client, &facts, token, now);
+            }
+            Err(code) => self.refuse_group_request(cx.reply, code),
+        }
+        Ok(())
+    }
+
+    fn has_consumer_groups(&self) -> bool {
+        self.image.features.get("group.version").is_some_and(|level| *level >= CONSUMER_GROUPS_FROM)
+    }
+
+    fn handle_consumer_group_describe(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {
+        let request: ConsumerGroupDescribeRequest<'_> = cx.decode(body)?;
+        let are_known = self.has_consumer_groups();
+        let mut groups = Vec::with_capacity(request.group_ids.len());
+        for name in &request.group_ids {
+            let failed = |code: ErrorCode, message: Option<String>| DescribedGroup {
+                group_id: name.clone().into_owned().into(),
+                error_code: code.into(),
+                error_message: message.map(Into::into),
+                ..Default::default()
+            };
+            let mut described = match self.group_shard_with_facts(name) {
+                _ if !are_known => failed(ErrorCode::UnsupportedVersion, None),
+                _ if name.is_empty() => failed(ErrorCode::InvalidGroupId, None),
+                Err(code) => failed(code, None),
+                Ok((shard, facts)) => shard.describe_consumer(name, &facts).unwrap_or_else(|| {
+                    let message = match shard.knows(name) {
+                        true => format!("Group {name} is not a consumer group."),
+                        false => format!("Group {name} not found."),
+                    };
+                    failed(ErrorCode::GroupIdNotFound, Some(message))
+                }),
+            };
+            if cx.reply.version < MEMBER_TYPE_FROM {
+                described.members.iter_mut().for_each(|member| member.member_type = -1);
+            }
+            described.authorized_operations = match request.include_authorized_operations {
+                true => GROUP_OPERATIONS,
+                false => super::OPERATIONS_NOT_ASKED,
+            };
+            groups.push(described);
+        }
+        self.respond(cx.reply, &ConsumerGroupDescribeResponse { groups, ..Default::default() });
         Ok(())
     }
 
@@ -253,9 +310,14 @@ impl Node {
             let mut described = match self.group_shard(name) {
                 Ok(shard) => {
                     let mut described = shard.describe(name);
-                    if !shard.knows(name) && version >= GROUP_NOT_FOUND_FROM {
+                    let missing = match (shard.is_consumer_group(name), shard.knows(name)) {
+                        (true, _) => Some(format!("Group {name} is not a classic group.")),
+                        (false, false) => Some(format!("Group {name} not found.")),
+                        (false, true) => None,
+                    };
+                    if let Some(message) = missing.filter(|_| version >= GROUP_NOT_FOUND_FROM) {
                         described.error_code = ErrorCode::GroupIdNotFound.into();
-                        described.error_message = Some(format!("Group {name} not found.").into());
+                        described.error_message = Some(message.into());
                     }
                     described
                 }
@@ -291,16 +353,11 @@ fn distinct(names: &[protocol::wire::Str<'_>]) -> Vec<String> {
     out
 }
 
-/// The topics that members of a consumer group have subscribed to.
-fn subscribed_topics(subscriptions: &[Vec<u8>]) -> Vec<String> {
-    let mut topics = BTreeSet::new();
-    for bytes in subscriptions {
-        let Some(version) = bytes.first_chunk::<2>().map(|v| i16::from_be_bytes(*v)) else { continue };
-        let newest = *<ConsumerProtocolSubscription<'_> as protocol::codec::Message>::VERSIONS.end();
-        let body = bytes.get(2..).unwrap_or_default();
-        if let Ok(subscription) = decode_all::<ConsumerProtocolSubscription<'_>>(body, version.min(newest)) {
-            topics.extend(subscription.topics.iter().map(|t| t.clone().into_owned()));
-        }
-    }
-    topics.into_iter().collect()
+/// Who sent a request.
+fn client_info(cx: &Context, frame: &[u8]) -> Result<ClientInfo, DecodeError> {
+    let client_id = decode_request_header(&mut Reader::new(frame))?.client_id;
+    Ok(ClientInfo {
+        client_id: client_id.map(|id| id.into_owned()).unwrap_or_default(),
+        client_host: format!("/{}", cx.peer),
+    })
 }

@@ -15,6 +15,8 @@ use crate::request::Context;
 
 /// From here on many groups are asked about at a time.
 const MANY_GROUPS_FROM: i16 = 8;
+/// From here on a member of a consumer group says who it is, and in which epoch.
+const MEMBER_EPOCH_FROM: i16 = 9;
 /// From here on topics go by id.
 const TOPIC_IDS_FROM: i16 = 10;
 /// From here on the whole answer can fail.
@@ -76,7 +78,12 @@ impl Node {
         require_stable: bool,
     ) -> OffsetFetchResponseGroup<'static> {
         let group = asked.group_id.clone().into_owned();
-        let (error, topics) = match self.group_shard(&group) {
+        let checked = self.group_shard(&group).and_then(|shard| {
+            let member = asked.member_id.as_deref().filter(|_| version >= MEMBER_EPOCH_FROM);
+            let epoch = if version >= MEMBER_EPOCH_FROM { asked.member_epoch } else { -1 };
+            shard.check_fetch(&group, member, epoch)
+        });
+        let (error, topics) = match checked {
             Err(code) => (code, asked.topics.as_ref().map(|t| failed_topics(t, code)).unwrap_or_default()),
             Ok(_) => {
                 let topics = match &asked.topics {
@@ -109,11 +116,11 @@ impl Node {
             return (false, failed_topic(asked, ErrorCode::UnknownTopicId));
         };
         let Ok(shard) = self.group_shard(group) else { return (true, failed_topic(asked, ErrorCode::NotCoordinator)) };
-        let found = |p: &i32| match require_stable && shard.is_unstable(group, &name, *p) {
+        let of_topic = |p: &i32| match require_stable && shard.is_unstable(group, &name, *p) {
             true => unstable(*p),
-            false => found(*p, shard.offset(group, &name, *p)),
+            false => found(*p, shard.offset(group, &name, *p).filter(|offset| offset.is_of(asked.topic_id))),
         };
-        let partitions = asked.partition_indexes.iter().map(found).collect();
+        let partitions = asked.partition_indexes.iter().map(of_topic).collect();
         let topic = OffsetFetchResponseTopics {
             name: if version >= TOPIC_IDS_FROM { "".into() } else { name.into() },
             topic_id: asked.topic_id,
@@ -133,17 +140,18 @@ impl Node {
         let Ok(shard) = self.group_shard(group) else { return Vec::new() };
         let offsets = shard.offsets_of(group).into_iter().map(|(topic, partition, offset)| {
             let is_unstable = require_stable && shard.is_unstable(group, &topic, partition);
-            (topic, if is_unstable { unstable(partition) } else { found(partition, Some(&offset)) })
+            (topic, offset.topic_id, if is_unstable { unstable(partition) } else { found(partition, Some(&offset)) })
         });
         let offsets: Vec<_> = offsets.collect();
         let mut topics: Vec<(String, OffsetFetchResponseTopics<'static>)> = Vec::new();
-        for (name, part) in offsets {
-            if let Some((_, topic)) = topics.last_mut().filter(|(known, _)| *known == name) {
-                topic.partitions.push(part);
+        for (name, topic_id, part) in offsets {
+            let id = self.image.topic_ids.get(&name).copied();
+            let is_of = |id: Uuid| topic_id.is_zero() || topic_id == id;
+            if version >= TOPIC_IDS_FROM && !id.is_some_and(is_of) {
                 continue;
             }
-            let id = self.image.topic_ids.get(&name).copied();
-            if version >= TOPIC_IDS_FROM && id.is_none() {
+            if let Some((_, topic)) = topics.last_mut().filter(|(known, _)| *known == name) {
+                topic.partitions.push(part);
                 continue;
             }
             let topic = OffsetFetchResponseTopics {

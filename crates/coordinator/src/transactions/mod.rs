@@ -289,6 +289,7 @@ impl TransactionShard {
 
 impl Shard for TransactionShard {
     type Response = TransactionResponse;
+    type World<'a> = ();
     const TOPIC: &'static str = TRANSACTIONS_TOPIC;
     const BASE_SEQUENCE: i32 = -1;
 
@@ -323,7 +324,7 @@ impl Shard for TransactionShard {
     fn on_refused(&mut self, _ticket: Ticket, _code: ErrorCode) {}
 
     /// What an earlier coordinator has decided is brought to its end.
-    fn on_loaded(&mut self, now: Now) {
+    fn on_loaded(&mut self, (): &(), now: Now) {
         if self.config.mutations.forget_prepared {
             return;
         }
@@ -361,7 +362,7 @@ impl Shard for TransactionShard {
         abort_ms.min(expire_ms)
     }
 
-    fn tick(&mut self, now: Now) {
+    fn tick(&mut self, (): &(), now: Now) {
         self.run_checks(now);
     }
 

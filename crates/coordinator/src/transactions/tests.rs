@@ -111,7 +111,7 @@ impl Bench {
         for record in &self.log {
             next.replay(None, &record.key, record.value.as_deref(), self.now).expect("written by ourselves");
         }
-        next.on_loaded(self.now);
+        next.on_loaded(&(), self.now);
         self.shard = next;
         self.markers.clear();
         self.settle();
@@ -207,14 +207,14 @@ fn a_transaction_that_takes_too_long_is_aborted_and_an_unused_id_forgotten() {
     assert_eq!(b.add(producer, 0, 2), ErrorCode::None);
     for _ in 0..7 {
         b.now = Now { mono_ms: b.now.mono_ms + 10_000, wall_ms: b.now.wall_ms + 10_000 };
-        b.shard.tick(b.now);
+        b.shard.tick(&(), b.now);
     }
     b.settle();
     assert_eq!(b.state(), "PrepareAbort");
     assert_eq!(b.mark()[0].producer, raised(producer));
     assert_eq!(b.end(producer, true, 2), Err(ErrorCode::InvalidTxnState), "taken for a retry of the abort");
     b.now = Now { mono_ms: b.now.mono_ms + 604_800_000, wall_ms: b.now.wall_ms + 604_800_000 };
-    b.shard.tick(b.now);
+    b.shard.tick(&(), b.now);
     b.settle();
     assert_eq!(b.shard.describe("t").error_code, ErrorCode::TransactionalIdNotFound as i16);
     assert_eq!(b.log.last().map(|record| record.value.is_none()), Some(true));

@@ -10,8 +10,15 @@ use protocol::wire::Uuid;
 
 use crate::*;
 
+mod consumer;
+mod facts;
+mod seeded;
+
+use facts::TestFacts;
+
 struct Bench {
     shard: GroupShard,
+    facts: TestFacts,
     now: Now,
     token: u64,
     /// Everything that was committed, for a second coordinator to replay.
@@ -20,9 +27,13 @@ struct Bench {
 }
 
 fn bench() -> Bench {
-    let config = GroupConfig { initial_rebalance_delay_ms: 100, ..GroupConfig::default() };
+    bench_with(GroupConfig { initial_rebalance_delay_ms: 100, ..GroupConfig::default() })
+}
+
+fn bench_with(config: GroupConfig) -> Bench {
     let now = Now { mono_ms: 1_000, wall_ms: 1_700_000_000_000 };
-    Bench { shard: GroupShard::new(config, 1, now), now, token: 0, log: Vec::new(), answers: Vec::new() }
+    let facts = TestFacts::default();
+    Bench { shard: GroupShard::new(config, 1, now), facts, now, token: 0, log: Vec::new(), answers: Vec::new() }
 }
 
 impl Bench {
@@ -50,8 +61,19 @@ impl Bench {
     fn pass(&mut self, ms: i64) {
         self.now.mono_ms += ms;
         self.now.wall_ms += ms;
-        self.shard.tick(self.now);
+        self.shard.tick(&self.facts, self.now);
         self.settle();
+    }
+
+    /// The coordinator dies; another one reads what was committed.
+    fn fail_over(&mut self) {
+        let mut next = GroupShard::new(self.shard.config, 2, self.now);
+        for record in &self.log {
+            next.replay(&record.key, record.value.as_deref(), self.now).expect("own records");
+        }
+        next.on_loaded(&self.facts, self.now);
+        next.check();
+        self.shard = next;
     }
 
     fn answer(&mut self, token: Token) -> Option<Response> {
@@ -74,7 +96,7 @@ impl Bench {
         };
         self.token += 1;
         let client = ClientInfo { client_id: "c".to_owned(), client_host: "/127.0.0.1".to_owned() };
-        self.shard.join(&request, 9, client, Token(self.token), self.now);
+        self.shard.join(&request, 9, client, &self.facts, Token(self.token), self.now);
         self.settle();
         Token(self.token)
     }
@@ -84,6 +106,31 @@ impl Bench {
             Some(Response::Join(response)) => response,
             other => panic!("no answer to a join: {other:?}"),
         }
+    }
+
+    /// As [`Bench::join_anew`], without the checks after each step.
+    fn join_quickly(&mut self) -> (String, Token) {
+        let protocol =
+            JoinGroupRequestProtocol { name: "range".into(), metadata: vec![1].into(), ..Default::default() };
+        let mut request = JoinGroupRequest {
+            group_id: "g".into(),
+            session_timeout_ms: 10_000,
+            rebalance_timeout_ms: 5_000,
+            protocol_type: "consumer".into(),
+            protocols: vec![protocol],
+            ..Default::default()
+        };
+        let mut last = Token(0);
+        for _ in 0..2 {
+            self.token += 1;
+            last = Token(self.token);
+            self.shard.join(&request, 9, ClientInfo::default(), &self.facts, last, self.now);
+            for output in self.shard.take_outputs() {
+                let Output::Respond(_, Response::Join(told)) = output else { panic!("only ids are told") };
+                request.member_id = told.member_id;
+            }
+        }
+        (request.member_id.into_owned(), last)
     }
 
     /// A new member takes its id and joins with it.
@@ -110,7 +157,7 @@ impl Bench {
             ..Default::default()
         };
         self.token += 1;
-        self.shard.sync(&request, Token(self.token), self.now);
+        self.shard.sync(&request, &self.facts, Token(self.token), self.now);
         self.settle();
         Token(self.token)
     }
@@ -145,7 +192,7 @@ impl Bench {
         };
         self.token += 1;
         let topics = [OffsetTopic { name: "t".to_owned(), id: Uuid::ZERO, partitions: 9, error: None }];
-        self.shard.commit_offsets(&request, &topics, Token(self.token), self.now);
+        self.shard.commit_offsets(&request, 9, &topics, Token(self.token), self.now);
         self.settle();
         match self.answer(Token(self.token)) {
             Some(Response::OffsetCommit(r)) => ErrorCode::from_i16(r.topics[0].partitions[0].error_code),
@@ -197,10 +244,8 @@ fn another_coordinator_goes_on_where_this_one_stopped() {
     let sync = b.sync(&one, 1, &[(&one, 7)]);
     assert_eq!(b.synced(sync).0, ErrorCode::None);
     assert_eq!(b.commit(&one, 1, 5), ErrorCode::None);
-    let mut next = bench();
-    for record in &b.log {
-        next.shard.replay(&record.key, record.value.as_deref(), next.now).expect("own records");
-    }
+    b.fail_over();
+    let mut next = b;
     assert_eq!(next.heartbeat(&one, 1), ErrorCode::None);
     assert_eq!(next.shard.offset("g", "t", 0).map(|o| o.offset), Some(5));
     let sync = next.sync(&one, 1, &[]);
@@ -236,6 +281,21 @@ fn groups_go_where_kafka_puts_them() {
     assert_eq!(partition_of("", 50), 0);
     assert_eq!(partition_of("console-consumer", 50), java_hash("console-consumer") % 50);
     assert_eq!(partition_of("polygenelubricants", 50), 0, "a hash of Integer.MIN_VALUE counts as 0");
+}
+
+#[test]
+fn a_rebalance_of_ten_thousand_members_asks_nobody_twice() {
+    let mut b = bench();
+    let joins: Vec<(String, Token)> = (0..10_000).map(|_| b.join_quickly()).collect();
+    b.pass(100);
+    b.pass(100);
+    let leader = b.joined(joins[0].1);
+    assert_eq!(leader.generation_id, 1);
+    let all = leader.members.len() + usize::from(leader.members.is_empty());
+    assert!(all == 10_000 || leader.leader != joins[0].0, "the leader hears of all");
+    assert_eq!(b.answers.len(), 9_999, "everybody is answered once");
+    // Nothing is looked at again before the first session can be over.
+    assert!(b.shard.next_deadline() > b.now.mono_ms + 4_000);
 }
 
 fn java_hash(text: &str) -> i32 {
