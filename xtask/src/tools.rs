@@ -4,7 +4,7 @@
 //! The cases are in `xtask/tools`, a file per tool. A line is a verb and a command line; `$B` is the broker's address.
 //! `prepare` runs ours once; `before` runs ours before each of the two that the next case compares; `stdin "text"` is
 //! what the next case reads; `same` compares every word; `like` takes all numbers for equal, which is right for
-//! measurements; `wait 2` waits so many seconds.
+//! measurements; `wait 2` waits so many seconds; `cut 2` runs ours and kills it after so many.
 
 use std::io::Write;
 use std::path::Path;
@@ -108,6 +108,16 @@ impl Bench<'_> {
                 if said.code != Some(0) {
                     return Err(format!("{line}: {:?} {}{}", said.code, said.out, said.err));
                 }
+            }
+            "cut" => {
+                let (seconds, words) = words.split_first().ok_or("cut: how many seconds?")?;
+                let seconds = seconds.parse().map_err(|e| format!("{line}: {e}"))?;
+                let mut command = Command::new(self.ours);
+                command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+                let mut child = command.spawn().map_err(|e| format!("{line}: {e}"))?;
+                std::thread::sleep(Duration::from_secs(seconds));
+                let _ = child.kill();
+                let _ = child.wait();
             }
             "before" => self.before.push(words),
             "same" | "like" => {
@@ -228,7 +238,7 @@ fn difference(kafka: &str, zwirn: &str) -> Option<String> {
     if has_help && sorted(kafka) == sorted(zwirn) {
         return None;
     }
-    if kafka.starts_with("usage: ") && !zwirn.is_empty() {
+    if kafka.starts_with("usage: ") && mistake(kafka) == mistake(zwirn) {
         return None;
     }
     let both = kafka.lines().zip(zwirn.lines()).find(|(kafka, zwirn)| kafka != zwirn);
@@ -242,16 +252,23 @@ fn difference(kafka: &str, zwirn: &str) -> Option<String> {
     Some(format!("kafka: {kafka}\nzwirn: {zwirn}"))
 }
 
+/// What is said behind the help, whose lines Kafka's parser breaks where it likes.
+fn mistake(text: &str) -> Vec<&str> {
+    text.rsplit_once("error: ").map_or(vec![], |(_, mistake)| mistake.split_whitespace().collect())
+}
+
 /// Without what differs from run to run: dates, ids, moments, and where in Java something happened.
 fn masked(text: &str) -> String {
+    without_dates(text).lines().map(|line| format!("{}\n", without_ids(line))).collect()
+}
+
+fn without_dates(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines().filter(|line| !is_trace(line)) {
-        let line = match line.split_once("] ") {
-            Some((date, rest)) if date.starts_with("[20") => format!("[date] {rest}"),
-            _ => line.to_owned(),
-        };
-        out.push_str(&without_ids(&line));
-        out.push('\n');
+        match line.split_once("] ") {
+            Some((date, rest)) if date.starts_with("[20") => out.push_str(&format!("[date] {rest}\n")),
+            _ => out.push_str(&format!("{line}\n")),
+        }
     }
     out
 }
@@ -286,7 +303,7 @@ fn without_ids(line: &str) -> String {
 /// Every number is one, whatever its length, and the blanks that fill a column are one blank.
 fn shape(text: &str) -> String {
     let mut out = String::new();
-    for c in masked(text).chars() {
+    for c in without_dates(text).chars() {
         let is_number = |c: char| c.is_ascii_digit() || c == '.';
         if is_number(c) && out.ends_with('0') || c == ' ' && out.ends_with(' ') {
             continue;

@@ -1,5 +1,7 @@
 //! Moments and durations as Kafka's tools read them: ISO 8601, in the form that Java's classes take.
 
+use crate::terminal::timestamp;
+
 /// `2026-11-23T05:02:49.032`, in UTC unless it ends with `Z`, `+01`, `+0100` or `+01:00`.
 pub fn parse_moment(text: &str) -> Result<i64, String> {
     let bad = || format!("Unparseable date: \"{text}\"");
@@ -44,6 +46,44 @@ fn zone_ms(text: &str) -> Option<i64> {
         _ => return None,
     };
     (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60_000)
+}
+
+/// A moment in UTC as `SimpleDateFormat` writes it: years, months, days and the clock; quoted text and other signs stay.
+pub fn format_moment(ms: i64, format: &str) -> String {
+    let stamp = timestamp(ms); // 2026-11-23 05:02:49,032
+    let digits = |from: usize, len: usize| stamp.get(from..from + len).unwrap_or_default();
+    let mut out = String::new();
+    let chars: Vec<char> = format.chars().collect();
+    let mut at = 0;
+    while let Some(&c) = chars.get(at) {
+        let run = chars[at..].iter().take_while(|other| **other == c).count();
+        let value = match c {
+            'y' => digits(0, 4),
+            'M' => digits(5, 2),
+            'd' => digits(8, 2),
+            'H' => digits(11, 2),
+            'm' => digits(14, 2),
+            's' => digits(17, 2),
+            'S' => digits(20, 3),
+            '\'' => {
+                let end = chars[at + 1..].iter().position(|other| *other == '\'').unwrap_or(chars.len() - at - 1);
+                out.extend(&chars[at + 1..at + 1 + end]);
+                at += end + 2;
+                continue;
+            }
+            _ => {
+                out.extend(std::iter::repeat_n(c, run));
+                at += run;
+                continue;
+            }
+        };
+        match c {
+            'y' if run == 2 => out.push_str(digits(2, 2)),
+            _ => out.push_str(&format!("{:0>run$}", value.trim_start_matches('0'))),
+        }
+        at += run;
+    }
+    out
 }
 
 fn days_of(year: i64, month: i64) -> i64 {
@@ -122,6 +162,13 @@ mod tests {
         for wrong in ["2026-11-23", "2026-02-29T00:00:00.000", "2026-11-23T05:02:49", "2026-11-23T25:00:00.000", "x"] {
             assert!(parse_moment(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn moments_are_written_as_asked() {
+        let shown = |format: &str| format_moment(1_795_410_169_032, format);
+        assert_eq!(shown("yyyy-MM-dd HH:mm:ss:SSS"), "2026-11-23 05:02:49:032");
+        assert_eq!(shown("d.M.yy 'at' H:mm"), "23.11.26 at 5:02");
     }
 
     #[test]

@@ -11,9 +11,11 @@ mod configs;
 mod console_consumer;
 mod console_producer;
 mod consumer_groups;
+mod consumer_perf;
 mod dates;
 mod delete_records;
 pub mod dump_log;
+mod e2e_latency;
 mod features;
 mod get_offsets;
 mod groups;
@@ -34,6 +36,8 @@ mod takeover;
 pub mod terminal;
 mod topics;
 mod transactions;
+mod verifiable_consumer;
+mod verifiable_producer;
 
 pub use jopt::KAFKA_VERSION;
 use terminal::Terminal;
@@ -68,6 +72,15 @@ pub const TOOLS: &[Tool] = &[
     tool("cluster", "kafka-cluster", "show the cluster's id and nodes", cluster::main),
     tool("broker-api-versions", "kafka-broker-api-versions", "show what brokers can do", api_versions::main),
     tool("producer-perf-test", "kafka-producer-perf-test", "send records, measure", producer_perf::main),
+    tool("consumer-perf-test", "kafka-consumer-perf-test", "read records, measure", consumer_perf::main),
+    tool("e2e-latency", "kafka-e2e-latency", "how long records take from end to end", e2e_latency::main),
+    tool(
+        "verifiable-producer",
+        "kafka-verifiable-producer",
+        "send numbers, tell what became of each",
+        verifiable_producer::main,
+    ),
+    tool("verifiable-consumer", "kafka-verifiable-consumer", "read, tell what was read", verifiable_consumer::main),
     tool("dump-log", "kafka-dump-log", "show the files of a partition", dump_log::main),
     tool("configs", "kafka-configs", "show and change configurations", configs::main),
     tool("features", "kafka-features", "show and change feature levels", features::main),

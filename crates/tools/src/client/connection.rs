@@ -81,8 +81,14 @@ impl Versions {
         let Some(&(min, max)) = self.0.get(&(key as i16)) else {
             return Err(ClientError::Unsupported(format!("The node does not support {}", key.name())));
         };
-        // From version 10 on these two name topics by id only; the tools know them by name.
-        let newest = if matches!(key, ApiKey::OffsetCommit | ApiKey::OffsetFetch) { 9 } else { *ours.end() };
+        let newest = match key {
+            // From version 10 on these two name topics by id only; the tools know them by name.
+            ApiKey::OffsetCommit | ApiKey::OffsetFetch => 9,
+            // Beyond are the versions between brokers, and those of KIP-890, whose producers do not ask.
+            ApiKey::AddPartitionsToTxn => 3,
+            ApiKey::EndTxn => 4,
+            _ => *ours.end(),
+        };
         let version = max.min(newest);
         if version < min || version < *ours.start() {
             return Err(ClientError::Unsupported(format!(

@@ -80,6 +80,11 @@ impl Consumer {
         self.positions.insert((topic.to_owned(), partition), offset);
     }
 
+    /// Stops reading a partition.
+    pub fn unassign(&mut self, key: &TopicPartition) {
+        self.positions.remove(key);
+    }
+
     /// Stops reading all partitions.
     pub fn unassign_all(&mut self) {
         self.positions.clear();
@@ -88,6 +93,11 @@ impl Consumer {
     /// The next offsets of the partitions that have one.
     pub fn positions(&self) -> BTreeMap<TopicPartition, i64> {
         self.positions.iter().filter_map(|(key, offset)| Some((key.clone(), (*offset)?))).collect()
+    }
+
+    /// Every partition that is read, whether it has an offset yet or not.
+    pub fn assigned(&self) -> Vec<TopicPartition> {
+        self.positions.keys().cloned().collect()
     }
 
     pub fn reset(&self) -> Reset {

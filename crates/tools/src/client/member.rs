@@ -1,5 +1,5 @@
 //! A member of a consumer group of the classic protocol, eager rebalances with the range assignor (Kafka's
-//! `ConsumerCoordinator`). It runs in its owner's thread: [`Member::turn`] is called between fetches, sends what is due
+//! `ConsumerCoordinator`). It runs in its owner's thread: [`ClassicMember::turn`] is called between fetches, sends what is due
 //! and never waits long, so that signals and timeouts are noticed during a rebalance too.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +34,10 @@ pub struct MemberConfig {
     pub heartbeat: Duration,
     /// How often offsets are committed; `None` if never.
     pub auto_commit: Option<Duration>,
+    /// `group.protocol=consumer` (KIP-848): see [`super::new_member`].
+    pub new_protocol: bool,
+    /// Who assigns on the coordinator, in the new protocol; its choice if left out.
+    pub remote_assignor: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +49,7 @@ enum State {
     Stable,
 }
 
-pub struct Member {
+pub struct ClassicMember {
     config: MemberConfig,
     /// To the coordinator, apart from the one that fetches: a JoinGroup holds up whatever is behind it.
     connection: Option<Connection>,
@@ -60,10 +64,10 @@ pub struct Member {
     next_commit: Instant,
 }
 
-impl Member {
-    pub fn new(config: MemberConfig) -> Member {
+impl ClassicMember {
+    pub fn new(config: MemberConfig) -> ClassicMember {
         let now = Instant::now();
-        Member {
+        ClassicMember {
             config,
             connection: None,
             member_id: String::new(),
@@ -185,7 +189,7 @@ impl Member {
     fn send<R: Request>(
         &mut self,
         consumer: &mut Consumer,
-        build: impl Fn(&Member, i16) -> R,
+        build: impl Fn(&ClassicMember, i16) -> R,
     ) -> Result<i16, ClientError> {
         let version = self.connection(consumer)?.versions.common(R::KEY)?;
         let request = build(self, version);
@@ -325,31 +329,11 @@ impl Member {
             }
         }
         let assigned = decode_assignment(&response.assignment);
-        self.begin(&assigned, consumer)?;
+        take_over(&self.config.group, &assigned, consumer)?;
         self.state = State::Stable;
         let now = Instant::now();
         self.next_heartbeat = now + self.config.heartbeat;
         self.next_commit = now + self.config.auto_commit.unwrap_or_default();
-        Ok(())
-    }
-
-    /// Takes partitions over where the group has left off.
-    fn begin(&mut self, assigned: &[TopicPartition], consumer: &mut Consumer) -> Result<(), ClientError> {
-        if assigned.is_empty() {
-            return Ok(());
-        }
-        let names: BTreeSet<&str> = assigned.iter().map(|key| key.0.as_str()).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        consumer.client.refresh("metadata", Topics::Named(&names), false)?;
-        let committed = consumer.client.committed(&self.config.group, Some(assigned))?;
-        for key in assigned {
-            let offset = committed.get(key).map(|found| found.offset);
-            if offset.is_none() && consumer.reset() == Reset::None {
-                let message = format!("Undefined offset with no reset policy for partitions: [{}-{}]", key.0, key.1);
-                return Err(ClientError::Server { code: ErrorCode::OffsetOutOfRange, message });
-            }
-            consumer.assign(&key.0, key.1, offset);
-        }
         Ok(())
     }
 
@@ -377,26 +361,19 @@ impl Member {
         }
     }
 
-    /// Commits what was read so far. An error costs no more than reading again after a crash, and the next commit tries
-    /// again, so it only is a warning, as in Kafka.
-    fn auto_commit(&mut self, consumer: &mut Consumer) {
-        let Some(interval) = self.config.auto_commit else { return };
-        self.next_commit = Instant::now() + interval;
-        let offsets = consumer.positions();
-        if offsets.is_empty() || self.generation < 0 {
-            return;
-        }
-        let by = Committer {
+    pub fn committer(&self) -> Committer<'_> {
+        Committer {
             generation: self.generation,
             member_id: &self.member_id,
             instance_id: self.config.instance_id.as_deref(),
-        };
-        let failed = match consumer.client.commit(&self.config.group, &by, &offsets) {
-            Ok(results) => results.into_values().find_map(Result::err),
-            Err(error) => Some(error),
-        };
-        if let Some(error) = failed.filter(|error| error.code() != Some(ErrorCode::RebalanceInProgress)) {
-            consumer.client.warn(&format!("Auto-commit of offsets failed: {error}"));
+        }
+    }
+
+    fn auto_commit(&mut self, consumer: &mut Consumer) {
+        let Some(interval) = self.config.auto_commit else { return };
+        self.next_commit = Instant::now() + interval;
+        if self.generation >= 0 {
+            commit_read(&self.config.group, &self.committer(), consumer);
         }
     }
 
@@ -433,6 +410,42 @@ impl Member {
         }
         self.member_id.clear();
         self.state = State::Unjoined;
+    }
+}
+
+/// Takes partitions over where the group has left off.
+pub fn take_over(group: &str, assigned: &[TopicPartition], consumer: &mut Consumer) -> Result<(), ClientError> {
+    if assigned.is_empty() {
+        return Ok(());
+    }
+    let names: BTreeSet<&str> = assigned.iter().map(|key| key.0.as_str()).collect();
+    let names: Vec<&str> = names.into_iter().collect();
+    consumer.client.refresh("metadata", Topics::Named(&names), false)?;
+    let committed = consumer.client.committed(group, Some(assigned))?;
+    for key in assigned {
+        let offset = committed.get(key).map(|found| found.offset);
+        if offset.is_none() && consumer.reset() == Reset::None {
+            let message = format!("Undefined offset with no reset policy for partitions: [{}-{}]", key.0, key.1);
+            return Err(ClientError::Server { code: ErrorCode::OffsetOutOfRange, message });
+        }
+        consumer.assign(&key.0, key.1, offset);
+    }
+    Ok(())
+}
+
+/// Commits what was read so far. An error costs no more than reading again after a crash, and the next commit tries
+/// again, so it only is a warning, as in Kafka.
+pub fn commit_read(group: &str, by: &Committer<'_>, consumer: &mut Consumer) {
+    let offsets = consumer.positions();
+    if offsets.is_empty() {
+        return;
+    }
+    let failed = match consumer.client.commit(group, by, &offsets) {
+        Ok(results) => results.into_values().find_map(Result::err),
+        Err(error) => Some(error),
+    };
+    if let Some(error) = failed.filter(|error| error.code() != Some(ErrorCode::RebalanceInProgress)) {
+        consumer.client.warn(&format!("Auto-commit of offsets failed: {error}"));
     }
 }
 

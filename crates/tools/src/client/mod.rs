@@ -11,10 +11,13 @@ pub mod consumer;
 mod error;
 pub mod groups;
 pub mod member;
+pub mod membership;
 mod metadata;
+mod new_member;
 pub mod producer;
 pub mod quotas;
 mod range;
+pub mod reader;
 mod reassign;
 pub mod transactions;
 mod voters;
@@ -291,9 +294,14 @@ impl Client {
     }
 
     pub fn warn(&self, message: &str) {
+        self.log("WARN", message, "org.apache.kafka.clients.NetworkClient");
+    }
+
+    /// A line as Kafka's clients log it, unless this one is silent.
+    pub fn log(&self, level: &str, message: &str, class: &str) {
         if let Some(name) = &self.settings.warn_as {
             let date = timestamp(crate::terminal::wall_ms());
-            eprintln!("[{date}] WARN [{name}] {message} (org.apache.kafka.clients.NetworkClient)");
+            eprintln!("[{date}] {level} [{name}] {message} ({class})");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! How records are printed: Kafka's default formatter with its properties.
+//! How records are printed: Kafka's default formatter with its properties, and those for the topics of coordinators.
 
 use protocol::records::TimestampType;
 
 use crate::client::consumer::Message;
 use crate::props::Props;
+use crate::stored_records::{self, Coordinator, Unreadable};
 
 /// Kafka's standard deserializers, for those whose bytes are not text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,9 +17,31 @@ enum Shape {
     Float,
 }
 
+/// What is made of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Fields,
+    Nothing,
+    /// JSON of a coordinator's records, of these types only; of all if there are none.
+    Coordinator(Coordinator, &'static [i16]),
+}
+
+/// By the name of Kafka's class, without its package.
+const STYLES: &[(&str, Style)] = &[
+    ("DefaultMessageFormatter", Style::Fields),
+    // Prints, and logs what Kafka's configuration of the tools does not show.
+    ("LoggingMessageFormatter", Style::Fields),
+    ("NoOpMessageFormatter", Style::Nothing),
+    ("OffsetsMessageFormatter", Style::Coordinator(Coordinator::Group, &[0, 1])),
+    ("GroupMetadataMessageFormatter", Style::Coordinator(Coordinator::Group, &[2])),
+    ("ShareGroupMessageFormatter", Style::Coordinator(Coordinator::Group, &[10, 11, 12, 13, 14, 15])),
+    ("TransactionLogMessageFormatter", Style::Coordinator(Coordinator::Transaction, &[])),
+    ("ShareGroupStateMessageFormatter", Style::Coordinator(Coordinator::Share, &[])),
+];
+
 #[derive(Debug)]
 pub struct Formatter {
-    silent: bool,
+    style: Style,
     timestamp: bool,
     partition: bool,
     offset: bool,
@@ -39,19 +62,14 @@ pub struct Formatter {
 impl Formatter {
     pub fn new(class: Option<&str>, props: &Props) -> Result<Formatter, String> {
         let simple = class.map_or("DefaultMessageFormatter", |class| class.rsplit(['.', '$']).next().unwrap_or(class));
-        let silent = match simple {
-            // The logging formatter prints, and logs what Kafka's configuration of the tools does not show.
-            "DefaultMessageFormatter" | "LoggingMessageFormatter" => false,
-            "NoOpMessageFormatter" => true,
-            other => {
-                return Err(format!(
-                    "--formatter {other}: only Kafka's Default-, Logging- and NoOpMessageFormatter are built in"
-                ));
-            }
-        };
+        let known = STYLES.iter().find(|(name, _)| *name == simple);
+        let style = known.map(|(_, style)| *style).ok_or_else(|| {
+            let names: Vec<&str> = STYLES.iter().map(|(name, _)| *name).collect();
+            format!("--formatter {simple}: only Kafka's own are built in: {}", names.join(", "))
+        })?;
         let text = |key: &str, default: &str| props.get(key).unwrap_or(default).to_owned();
         Ok(Formatter {
-            silent,
+            style,
             timestamp: props.bool("print.timestamp", false),
             partition: props.bool("print.partition", false),
             offset: props.bool("print.offset", false),
@@ -72,8 +90,10 @@ impl Formatter {
 
     /// Fields in Kafka's order, each followed by the separator, the last by the end of the line.
     pub fn write(&self, message: &Message<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-        if self.silent {
-            return Ok(());
+        match self.style {
+            Style::Fields => {}
+            Style::Nothing => return Ok(()),
+            Style::Coordinator(coordinator, types) => return coordinator_record(message, coordinator, types, out),
         }
         let record = &message.record;
         let mut fields: Vec<Vec<u8>> = Vec::new();
@@ -133,6 +153,36 @@ impl Formatter {
         match bytes {
             None => Ok(self.null_literal.clone().into_bytes()),
             Some(bytes) => shape.show(bytes),
+        }
+    }
+}
+
+/// One JSON object right behind the other, as Kafka's formatters write them.
+fn coordinator_record(
+    message: &Message<'_>,
+    coordinator: Coordinator,
+    types: &[i16],
+    out: &mut Vec<u8>,
+) -> Result<(), String> {
+    let record = &message.record;
+    let Some(key) = record.key else { return Ok(()) };
+    let halves = stored_records::key(coordinator, key).and_then(|(record_type, key)| {
+        let value = record.value.map(|bytes| stored_records::value(coordinator, record_type, bytes));
+        Ok((record_type, key, value.transpose()?))
+    });
+    match halves {
+        Ok((record_type, key, value)) if types.is_empty() || types.contains(&record_type) => {
+            let value = value.map_or_else(
+                || "null".to_owned(),
+                |(version, value)| format!("{{\"version\":{version},\"data\":{value}}}"),
+            );
+            let text = format!("{{\"key\":{{\"type\":{record_type},\"data\":{key}}},\"value\":{value}}}");
+            out.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+        Ok(_) | Err(Unreadable::UnknownType(_)) => Ok(()),
+        Err(Unreadable::Broken(why)) => {
+            Err(format!("java.lang.RuntimeException: Could not read record at offset {} due to: {why}", record.offset))
         }
     }
 }
@@ -203,6 +253,30 @@ mod tests {
             "print.key=true\nkey.separator=\\ =>\\u0020\nnull.literal=<null>\nheaders.separator=;\nprint.headers=true";
         let text = printed(props);
         assert!(include_str!("../../tests/golden/console-consumer-formatted-separators.txt").contains(&text), "{text}");
+    }
+
+    /// The records of a partition of `__consumer_offsets` that console-consumer printed while it was recorded.
+    #[test]
+    fn offsets_as_recorded() {
+        let formatter =
+            Formatter::new(Some("org.apache.kafka.tools.consumer.OffsetsMessageFormatter"), &Props::default());
+        let formatter = formatter.unwrap();
+        let log = include_bytes!("../../tests/golden/internal-topics/__consumer_offsets-0/00000000000000000000.log");
+        let (mut out, mut scratch) = (Vec::new(), Scratch::default());
+        for batch in protocol::records::Batches::new(log) {
+            let batch = batch.unwrap();
+            for record in batch.records(&mut scratch).unwrap().map(Result::unwrap) {
+                if !batch.header.is_control() {
+                    let timestamp_type = TimestampType::CreateTime;
+                    let message = Message { topic: "__consumer_offsets", partition: 0, timestamp_type, record };
+                    formatter.write(&message, &mut out).unwrap();
+                }
+            }
+        }
+        let text = String::from_utf8(out).unwrap();
+        let objects: Vec<&str> = text.split_inclusive("}}}").collect();
+        let recorded = include_str!("../../tests/golden/console-consumer-offsets-formatter.txt");
+        assert!(objects.len() > 4 && objects[..4].iter().all(|object| recorded.contains(object)), "{text}");
     }
 
     #[test]

@@ -2,8 +2,7 @@
 //!
 //! Without `--partition` it is a member of a consumer group, named or made up, as Kafka's tool is.
 //!
-//! DIFFERS: the member speaks the classic protocol whatever `group.protocol` says, and offers the range assignor only.
-//! Where a broker has no groups at all, a consumer without `--group` reads all partitions directly.
+//! DIFFERS: a member of the classic protocol offers the range assignor only. Where a broker has no groups at all, a consumer without `--group` reads all partitions directly.
 
 pub mod formatter;
 mod options;
@@ -14,12 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::consumer::{Consumer, Message};
-use crate::client::member::Member;
+use crate::client::membership::Member;
 use crate::client::{Client, ClientError, Topics};
 use crate::terminal::Terminal;
+pub use options::member_config;
 use options::{Options, USAGE, Wanted};
 
 const CLASS: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+
+/// What Kafka's tool says to every member that speaks the classic protocol; scripts that compare streams know it.
+const NEW_PROTOCOL: &str = "The consumer rebalance protocol (KIP-848) is production-ready! Set group.protocol=consumer to \
+                            try it out. See https://kafka.apache.org/documentation/#consumer_rebalance_protocol";
 
 /// How long one fetch waits for records; bounds how late Ctrl-C is noticed.
 const POLL: Duration = Duration::from_millis(250);
@@ -40,6 +44,9 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
             return 1;
         }
     };
+    if options.speaks_classic() {
+        terminal.error(NEW_PROTOCOL);
+    }
     let stop = Arc::new(AtomicBool::new(false));
     // If the signal cannot be caught, Ctrl-C ends the tool without its last line.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGINT, stop.clone());
@@ -71,6 +78,9 @@ pub fn main(args: &[String], terminal: &mut Terminal<'_>) -> u8 {
         }
     }
     terminal.error(format_args!("Processed a total of {} messages", run.count));
+    if run.options.systest_events {
+        terminal.line("shutdown_complete");
+    }
     0
 }
 
@@ -169,7 +179,7 @@ impl Run {
         }
         let result = match &self.options.wanted {
             Wanted::Partition(topic, ..) | Wanted::Topic(topic) => {
-                let watched = self.member.iter().flat_map(Member::watched).filter(|other| *other != topic);
+                let watched = self.member.iter().flat_map(Member::watched).filter(|other| other != topic);
                 let names: Vec<&str> = [topic.as_str()].into_iter().chain(watched).collect();
                 self.consumer.client.refresh_once(Topics::Named(&names), true)
             }

@@ -38,7 +38,7 @@ pub const USAGE: Usage = Usage {
         value("isolation-level", "read_uncommitted (default), or read_committed to leave out aborted transactions."),
         value(
             "formatter",
-            "DefaultMessageFormatter, LoggingMessageFormatter or NoOpMessageFormatter of Kafka, by class name.",
+            "One of Kafka's formatters, by class name: Default-, Logging-, NoOp-, and for the topics of coordinators\n                                    Offsets-, GroupMetadata-, ShareGroup-, TransactionLog-, ShareGroupStateMessageFormatter.",
         ),
         value(
             "formatter-property",
@@ -49,7 +49,7 @@ pub const USAGE: Usage = Usage {
         value("key-deserializer", "Class name of one of Kafka's standard deserializers."),
         value("value-deserializer", "The same for values."),
         flag("skip-message-on-error", "Go on after a record that cannot be shown."),
-        flag("enable-systest-events", "Accepted; only Kafka's own tests look for the lines."),
+        flag("enable-systest-events", "Say shutdown_complete at the end, for tests of systems."),
         value("command-property", "Consumer configuration, key=value."),
         value("command-config", "Consumer configuration, properties file."),
         value("consumer-property", "Old name of --command-property."),
@@ -73,11 +73,14 @@ pub struct Options {
     pub max_messages: Option<u64>,
     pub timeout: Option<Duration>,
     pub skip_errors: bool,
+    pub systest_events: bool,
     /// How to be a member of a group; not used with `--partition`.
     pub member: MemberConfig,
     /// The group was named, rather than made up.
     pub group_given: bool,
     bootstrap: String,
+    /// Told when the consumer is made, as by Kafka's.
+    bad_isolation: Option<String>,
     props: Props,
 }
 
@@ -87,10 +90,18 @@ impl Options {
         let props = consumer_props(parsed, terminal)?;
         let partition: Option<i32> = parsed.number("partition")?;
         let group = parsed.get("group")?.or(props.get("group.id"));
+        if let (Some(one), Some(other)) = (group, props.get("group.id"))
+            && one != other
+        {
+            return Err(Stop::Usage(format!(
+                "The group ids provided in different places (directly using '--group', via '--consumer-property', or via \
+                 '--consumer.config') do not match. Detected group ids: '{one}', '{other}'"
+            )));
+        }
         if group.is_some() && partition.is_some() {
             return Err(Stop::Usage("Options group and partition cannot be specified together.".to_owned()));
         }
-        let member = member(group, &props)?;
+        let member = member_config(group, &props)?;
         let (reset, offset) = start(parsed, &props)?;
         let topic = parsed.get("topic")?.map(str::to_owned);
         let wanted = match (topic, partition, parsed.get("include")?) {
@@ -99,16 +110,8 @@ impl Options {
             (None, _, include) => Wanted::Matching(include_regex(include.unwrap_or_default())?),
         };
         let level = parsed.get("isolation-level")?.or(props.get("isolation.level")).unwrap_or("read_uncommitted");
-        let read_committed = match level {
-            "read_committed" => true,
-            "read_uncommitted" => false,
-            other => {
-                return Err(Stop::Message(format!(
-                    "Invalid value {other} for configuration isolation.level: String must be one of: read_committed, \
-                     read_uncommitted"
-                )));
-            }
-        };
+        let bad_isolation = (!matches!(level, "read_committed" | "read_uncommitted")).then(|| level.to_owned());
+        let read_committed = level == "read_committed";
         let timeout: Option<i64> = parsed.number("timeout-ms")?;
         let max: Option<i64> = parsed.number("max-messages")?;
         let formatter =
@@ -120,15 +123,29 @@ impl Options {
             max_messages: max.and_then(|max| u64::try_from(max).ok()),
             timeout: timeout.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
             skip_errors: parsed.has("skip-message-on-error"),
+            systest_events: parsed.has("enable-systest-events"),
             group_given: group.is_some(),
             member,
             bootstrap: parsed.get("bootstrap-server")?.unwrap_or_default().to_owned(),
+            bad_isolation,
             props,
         })
     }
 
+    /// A member of a group, of the protocol before KIP-848.
+    pub fn speaks_classic(&self) -> bool {
+        let protocol = self.props.get("group.protocol").unwrap_or("classic");
+        !matches!(self.wanted, Wanted::Partition(..)) && protocol.eq_ignore_ascii_case("classic")
+    }
+
     pub fn settings(&self) -> Result<Settings, ClientError> {
         self.props.check_supported().map_err(ClientError::Bootstrap)?;
+        if let Some(level) = &self.bad_isolation {
+            return Err(ClientError::Bootstrap(format!(
+                "Invalid value {level} for configuration isolation.level: String must be one of: read_committed, \
+                 read_uncommitted"
+            )));
+        }
         let client_id = self.props.get("client.id").unwrap_or("console-consumer");
         let mut settings = Settings::new(&self.bootstrap, client_id)?;
         let group = if matches!(self.wanted, Wanted::Partition(..)) { "null" } else { &self.member.group };
@@ -139,7 +156,7 @@ impl Options {
 }
 
 /// Kafka's defaults. A group that was made up commits nothing: nobody will ask for its offsets.
-fn member(group: Option<&str>, props: &Props) -> Result<MemberConfig, Stop> {
+pub fn member_config(group: Option<&str>, props: &Props) -> Result<MemberConfig, Stop> {
     let int = |key: &str, default: i32| {
         props.number::<i32>(key, "INT").map(|given| given.unwrap_or(default)).map_err(Stop::Message)
     };
@@ -159,7 +176,28 @@ fn member(group: Option<&str>, props: &Props) -> Result<MemberConfig, Stop> {
         rebalance_timeout_ms: int("max.poll.interval.ms", 300_000)?,
         heartbeat: ms("heartbeat.interval.ms", 3_000)?,
         auto_commit: commits.then_some(interval),
+        new_protocol: new_protocol(props)?,
+        remote_assignor: props.get("group.remote.assignor").filter(|name| !name.is_empty()).map(str::to_owned),
     })
+}
+
+/// Some settings belong to the broker in the new protocol, and are refused beside it, as by Kafka's consumer.
+fn new_protocol(props: &Props) -> Result<bool, Stop> {
+    match props.get("group.protocol").unwrap_or("classic").to_ascii_lowercase().as_str() {
+        "classic" => return Ok(false),
+        "consumer" => {}
+        other => {
+            return Err(Stop::Message(format!(
+                "Invalid value {other} for configuration group.protocol: String must be one of (case insensitive): \
+                 CONSUMER, CLASSIC"
+            )));
+        }
+    }
+    let taken = ["partition.assignment.strategy", "heartbeat.interval.ms", "session.timeout.ms"];
+    match taken.iter().find(|key| props.get(key).is_some()) {
+        Some(key) => Err(Stop::Message(format!("{key} cannot be set when group.protocol=CONSUMER"))),
+        None => Ok(true),
+    }
 }
 
 fn required(parsed: &Parsed) -> Result<(), Stop> {

@@ -169,6 +169,11 @@ pub fn producer_config(props: &Props) -> Result<Config, String> {
     let possible = config.acks == -1 && config.retries > 0 && config.in_flight_max <= 5;
     config.idempotence = props.bool("enable.idempotence", true) && possible;
     config.in_flight_max = config.in_flight_max.max(1);
+    ms("transaction.timeout.ms", &mut config.transaction_timeout)?;
+    config.transactional_id = props.get("transactional.id").map(str::to_owned);
+    if config.transactional_id.is_some() && !config.idempotence {
+        return Err("Cannot set a transactional.id without also enabling idempotence.".to_owned());
+    }
     Ok(config)
 }
 

@@ -46,8 +46,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn new(id: u64, compression: Compression) -> Batch {
-        let spec = BatchSpec { compression, ..Default::default() };
+    pub fn new(id: u64, compression: Compression, transactional: bool) -> Batch {
+        let spec = BatchSpec { compression, transactional, ..Default::default() };
         Batch {
             id,
             state: State::Open,
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_identity_leaves_a_valid_batch() {
-        let mut batch = Batch::new(1, Compression::None);
+        let mut batch = Batch::new(1, Compression::None, false);
         batch.append(&Record { value: Some(b"v"), timestamp_ms: 7, ..Default::default() }, 22);
         batch.close();
         batch.set_identity((9, 3), 41);

@@ -12,6 +12,7 @@ mod batch;
 mod link;
 mod partitioner;
 mod send;
+mod transaction;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -25,6 +26,7 @@ use super::{BACKOFF_MAX, BACKOFF_MIN, Client, ClientError, Settings};
 use batch::{Batch, State};
 use link::{Event, Link};
 use partitioner::Partitioner;
+use transaction::Transaction;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,6 +43,10 @@ pub struct Config {
     pub block_max: Duration,
     pub in_flight_max: usize,
     pub idempotence: bool,
+    /// Makes every record part of a transaction.
+    pub transactional_id: Option<String>,
+    /// How long a transaction may take before its coordinator aborts it.
+    pub transaction_timeout: Duration,
 }
 
 impl Default for Config {
@@ -60,6 +66,8 @@ impl Default for Config {
             block_max: Duration::from_secs(60),
             in_flight_max: 5,
             idempotence: true,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -109,6 +117,7 @@ pub struct Producer {
     /// Producer id and epoch, once there are records to send with them.
     identity: Option<(i64, i16)>,
     sequences: BTreeMap<(String, i32), i32>,
+    transaction: Transaction,
     refresh_at: Option<Instant>,
     buffered_bytes: usize,
     flushing: bool,
@@ -131,6 +140,7 @@ impl Producer {
             batch_serial: 0,
             identity: None,
             sequences: BTreeMap::new(),
+            transaction: Transaction::default(),
             refresh_at: None,
             buffered_bytes: 0,
             flushing: false,
@@ -160,6 +170,7 @@ impl Producer {
             self.poll(Duration::from_millis(50));
         }
         let partition = self.choose(record)?;
+        self.announce(record.topic, partition)?;
         self.append(record, partition, size);
         Ok(())
     }
@@ -184,7 +195,8 @@ impl Producer {
                 full.close();
             }
             self.batch_serial += 1;
-            queue.push_back(Batch::new(self.batch_serial, self.config.compression));
+            let transactional = self.config.transactional_id.is_some();
+            queue.push_back(Batch::new(self.batch_serial, self.config.compression, transactional));
         }
         let batch = queue.back_mut().expect("there is an open batch");
         batch.append(record, size);
@@ -200,15 +212,16 @@ impl Producer {
                 Some((ErrorCode::None, 1..)) => return Ok(()),
                 Some((code, _)) if !code.is_retriable() && code != ErrorCode::None => {
                     self.client.metadata.topics.remove(topic);
+                    if code == ErrorCode::InvalidTopicException {
+                        self.client.warn(&recoverable(topic, code));
+                        let text = format!("Metadata response reported invalid topics [{topic}]");
+                        self.client.log("ERROR", &text, "org.apache.kafka.clients.Metadata");
+                    }
                     return Err(ClientError::server(code, None).for_topic(topic));
                 }
                 Some((code, _)) if !warned => {
                     warned = true;
-                    self.client.warn(&format!(
-                        "The metadata response from the cluster reported a recoverable issue with correlation id 1 : \
-                         {{{topic}={}}}",
-                        code.name()
-                    ));
+                    self.client.warn(&recoverable(topic, code));
                 }
                 _ => {}
             }
@@ -297,6 +310,14 @@ impl Producer {
         let at = Instant::now() + wait;
         self.refresh_at = Some(self.refresh_at.map_or(at, |known| known.min(at)));
     }
+}
+
+/// What Kafka's client says of a topic that is not as it should be.
+fn recoverable(topic: &str, code: ErrorCode) -> String {
+    format!(
+        "The metadata response from the cluster reported a recoverable issue with correlation id 1 : {{{topic}={}}}",
+        code.name()
+    )
 }
 
 /// An upper bound of what a record takes in a batch.

@@ -69,6 +69,9 @@ impl Producer {
         if !self.config.idempotence || self.config.acks != -1 || self.identity.is_some() {
             return Ok(());
         }
+        if self.config.transactional_id.is_some() {
+            return Err(()); // only `init_transactions` gives it one
+        }
         let answer = self.client.once(Target::Any, |_| InitProducerIdRequest {
             transactional_id: None,
             transaction_timeout_ms: i32::MAX,
@@ -133,6 +136,8 @@ impl Producer {
     fn send_to(&mut self, node: i32, keys: &[Key], now: Instant) -> bool {
         let Some(link) = self.links.get(&node) else { return false };
         let version = match link.versions.common(protocol::api::ApiKey::Produce) {
+            // From version 12 on a broker takes it for granted that it may add partitions to the transaction (KIP-890).
+            Ok(version) if self.config.transactional_id.is_some() => version.min(11),
             Ok(version) => version,
             Err(error) => {
                 self.fail_everything(&error);
@@ -210,6 +215,7 @@ impl Producer {
             }
         }
         ProduceRequest {
+            transactional_id: self.config.transactional_id.as_deref().map(Into::into),
             acks: self.config.acks,
             timeout_ms: i32::try_from(self.config.request_timeout.as_millis()).unwrap_or(i32::MAX),
             topic_data: topics,
@@ -411,7 +417,10 @@ impl Producer {
                 result,
             });
         }
-        if result.is_err() && batch.sequence.is_some() {
+        if let (Err(error), Some(_)) = (result, &self.config.transactional_id) {
+            // The transaction can only be aborted; the identity is the transactional id's and stays.
+            self.transaction.error.get_or_insert_with(|| error.clone());
+        } else if result.is_err() && batch.sequence.is_some() {
             self.identity = None;
             self.sequences.clear();
             for batch in self.queues.values_mut().flatten().filter(|batch| batch.state != State::Sent) {
