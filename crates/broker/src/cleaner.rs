@@ -53,6 +53,16 @@ impl Cleaner {
         }
     }
 
+    /// Passes under way go on as they were begun.
+    pub fn on_config(&mut self, config: &NodeConfig) {
+        if self.threads > 0 {
+            self.threads = config.log_cleaner_threads.max(1) as usize;
+        }
+        let backoff_ms = config.log_cleaner_backoff_ms.max(1);
+        self.due_ms -= (self.backoff_ms - backoff_ms).max(0);
+        self.backoff_ms = backoff_ms;
+    }
+
     pub fn next_deadline(&self) -> i64 {
         if self.running.len() < self.threads { self.due_ms } else { i64::MAX }
     }

@@ -91,7 +91,9 @@ pub(crate) enum FlushOf {
 /// Invariants: `image` holds exactly the committed records below `replay.next`; `delta` what of them the replicas have
 /// not been told; `active` is there only while the quorum says that this node leads.
 pub struct Node {
+    /// What holds now: `file_config`, and what operators have set over it.
     pub(crate) config: Arc<NodeConfig>,
+    pub(crate) file_config: Arc<NodeConfig>,
     pub(crate) mutations: Mutations,
     pub(crate) disk: DiskRef,
     pub(crate) rng: fastrand::Rng,
@@ -376,6 +378,11 @@ impl Node {
 
     pub fn image(&self) -> &MetadataImage {
         &self.image
+    }
+
+    /// What holds now, with what operators have set over the file.
+    pub fn config(&self) -> &Arc<NodeConfig> {
+        &self.config
     }
 
     pub fn status(&self) -> NodeStatus {

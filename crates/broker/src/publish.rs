@@ -2,6 +2,7 @@
 //! configurations, then brokers (`BrokerMetadataPublisher`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use metadata::{ConfigResource, MetadataDelta, image};
 use protocol::api::ApiKey;
@@ -328,6 +329,9 @@ impl Node {
         }
         if all {
             self.throttles.update(&self.image, &self.config);
+            let dynamic = settings::dynamic_configs(&self.image, &self.config);
+            self.config = Arc::new(self.file_config.with_dynamic(dynamic));
+            self.cleaner.on_config(&self.config);
         }
         let keys: Vec<PartitionKey> = self
             .replicas

@@ -11,13 +11,17 @@ pub(crate) fn own_resource(node: &NodeConfig) -> ConfigResource {
     ConfigResource { kind: ConfigResource::BROKER, name: node.node_id.to_string() }
 }
 
-/// The settings of a topic in force now.
-pub(crate) fn topic_config(image: &MetadataImage, node: &NodeConfig, topic: &str) -> TopicConfig {
-    let dynamic = DynamicConfigs {
+/// What was set for this broker while it runs, and for all.
+pub(crate) fn dynamic_configs<'a>(image: &'a MetadataImage, node: &NodeConfig) -> DynamicConfigs<'a> {
+    DynamicConfigs {
         broker: image.configs.get(&own_resource(node)),
         cluster: image.configs.get(&ConfigResource::all_brokers()),
-    };
-    TopicConfig::resolve(image.topic_configs(topic), dynamic, node)
+    }
+}
+
+/// The settings of a topic in force now.
+pub(crate) fn topic_config(image: &MetadataImage, node: &NodeConfig, topic: &str) -> TopicConfig {
+    TopicConfig::resolve(image.topic_configs(topic), dynamic_configs(image, node), node)
 }
 
 /// `transaction.partition.verification.enable`, which can be set for the whole cluster at run time.

@@ -88,7 +88,6 @@ impl Node {
         disk.create_dir_all(&path).map_err(failed)?;
         let log_config = crate::settings::metadata_log_config(&config);
         let quorum = Quorum::open(quorum_config, disk.clone(), &path, log_config, evidence, now, rng.u64(..));
-        let quorum = quorum.map_err(failed)?;
         let bootstrap = read_bootstrap(&disk, &metadata_dir.path).map_err(failed)?;
         let incarnation = Node::random_uuid(&mut rng);
         let mut node = Node {
@@ -98,7 +97,7 @@ impl Node {
             control: ControlChannel::default(),
             local_answers: VecDeque::new(),
             effects: Vec::new(),
-            quorum,
+            quorum: quorum.map_err(failed)?,
             quorum_fetches: BTreeMap::new(),
             quorum_fetch_next: 0,
             voter_changes: BTreeMap::new(),
@@ -126,6 +125,7 @@ impl Node {
             cluster_id,
             log_dirs,
             offline: Offline { missing, ..Offline::default() },
+            file_config: config.clone(),
             config,
             mutations,
             disk,

@@ -631,6 +631,7 @@ fn a_broker_default_of_a_topic_key_takes_effect_at_once_and_for_that_broker_alon
     assert_eq!(cluster.produce(leader, topic, &long), (ErrorCode::None, 0));
     let mut set = |broker: i32, operation: i8, value: Option<&'static str>| {
         let name = "message.max.bytes".into();
+        let value_after = value.map_or(1_048_588, |v| v.parse().expect("a number"));
         let value = value.map(Into::into);
         let config = AlterableConfig { name, config_operation: operation, value, ..Default::default() };
         let resource = AlterConfigsResource {
@@ -644,6 +645,8 @@ fn a_broker_default_of_a_topic_key_takes_effect_at_once_and_for_that_broker_alon
         let (_, response) = decode_response::<IncrementalAlterConfigsRequest<'_>>(&bytes, 1).expect("decodes");
         assert_eq!(response.responses[0].error_code, 0, "{:?}", response.responses[0]);
         cluster.run(100);
+        let holds = cluster.members[&broker].node.as_ref().expect("alive").config().message_max_bytes;
+        assert_eq!(holds, value_after);
         cluster.produce(leader, topic, &long).0
     };
     assert_eq!(set(leader % 3 + 1, 0, Some("1000")), ErrorCode::None);

@@ -5,6 +5,7 @@
 mod args;
 mod channel;
 mod clock;
+mod creations;
 mod dial;
 mod frame;
 mod http;

@@ -22,6 +22,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::channel::{Channel, Purpose, ReadContext, ReadEnd, connect_result};
 use crate::clock;
+use crate::creations::Creations;
 use crate::dial::{Dials, Next};
 use crate::frame::Budget;
 use crate::http::{Http, Reply};
@@ -62,6 +63,7 @@ pub struct Reactor {
     links: HashMap<LinkId, Token>,
     per_ip: HashMap<IpAddr, i32>,
     per_ip_max: HashMap<IpAddr, i32>,
+    creations: Creations,
     token_next: usize,
     scratch: Vec<u8>,
     budget: Budget,
@@ -120,6 +122,7 @@ impl Reactor {
             links: HashMap::new(),
             per_ip: HashMap::new(),
             per_ip_max: per_ip_max(&config.max_connections_per_ip_overrides),
+            creations: Creations::new(config.max_connection_creation_rate, now.mono_ms),
             scratch: vec![0; SCRATCH_BYTES],
             budget: Budget::new(receive_max.unwrap_or(RECEIVE_BYTES_MAX.max(request_max))),
             over_budget: None,
@@ -310,10 +313,19 @@ impl Reactor {
     fn accept_all(&mut self) {
         for at in 0..self.listeners.len() {
             let mut taken = 0;
+            let is_internal = self.is_internal(at);
             while self.listeners[at].1 && taken < ACCEPTS_MAX {
+                if !is_internal && !self.creations.may(clock::now().mono_ms) {
+                    break;
+                }
                 taken += 1;
                 match self.listeners[at].0.accept() {
-                    Ok((stream, address)) => self.accept(at, stream, address.ip().to_canonical()),
+                    Ok((stream, address)) => {
+                        if !is_internal {
+                            self.creations.made();
+                        }
+                        self.accept(at, stream, address.ip().to_canonical());
+                    }
                     Err(error) if error.kind() == ErrorKind::WouldBlock => self.listeners[at].1 = false,
                     Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                     Err(error) => {
@@ -354,11 +366,29 @@ impl Reactor {
         if from_peer >= self.per_ip_max.get(&peer).copied().unwrap_or(self.config.max_connections_per_ip) {
             return Some("max.connections.per.ip");
         }
-        let listener = &self.config.listeners[listener];
-        let is_internal = listener.kind_is_controller || listener.name == self.config.inter_broker_listener_name;
+        let is_internal = self.is_internal(listener);
         let open = self.channels.len() - self.links.len().min(self.channels.len());
         let is_full = open >= self.config.max_connections.max(0) as usize;
         (is_full && !is_internal).then_some("max.connections")
+    }
+
+    /// Of the cluster itself.
+    fn is_internal(&self, listener: usize) -> bool {
+        let listener = &self.config.listeners[listener];
+        listener.kind_is_controller || listener.name == self.config.inter_broker_listener_name
+    }
+
+    /// What operators have set meanwhile.
+    fn follow_config(&mut self) {
+        if Arc::ptr_eq(&self.config, self.node.config()) {
+            return;
+        }
+        self.config = self.node.config().clone();
+        self.per_ip_max = per_ip_max(&self.config.max_connections_per_ip_overrides);
+        self.creations.set_rate(self.config.max_connection_creation_rate);
+        if let Err(error) = self.workers.want_cleaners(self.config.log_cleaner_threads.max(0) as usize) {
+            tracing::error!(%error, "log.cleaner.threads: a thread cannot be started");
+        }
     }
 
     fn new_token(&mut self) -> Token {
@@ -379,6 +409,7 @@ impl Reactor {
                 self.carry_out(effect);
             }
         }
+        self.follow_config();
         self.say_started();
         for token in std::mem::take(&mut self.dirty) {
             self.write(token);

@@ -34,6 +34,7 @@ pub struct Workers {
     names: Arc<Queue>,
     cleanings: Arc<Queue>,
     results: Arc<Results>,
+    cleaners: usize,
 }
 
 /// Waiting jobs are bounded by their makers: one flush and one cleaning per log, one dial per link.
@@ -53,20 +54,30 @@ impl Workers {
     pub fn start(waker: Waker, cleaners: usize) -> io::Result<Workers> {
         let results = Arc::new(Results { done: Mutex::new(Vec::new()), waker });
         let queue = Arc::<Queue>::default;
-        let workers = Workers { flushes: queue(), names: queue(), cleanings: queue(), results };
-        let pools = [
-            (&workers.flushes, "flusher", FLUSHERS),
-            (&workers.names, "resolver", RESOLVERS),
-            (&workers.cleanings, "cleaner", cleaners),
-        ];
-        for (queue, name, count) in pools {
-            for at in 0..count {
-                let (queue, results) = (queue.clone(), workers.results.clone());
-                let work = move || while results.put(queue.take().run()) {};
-                thread::Builder::new().name(format!("{name}-{at}")).spawn(work)?;
-            }
+        let mut workers = Workers { flushes: queue(), names: queue(), cleanings: queue(), results, cleaners: 0 };
+        for at in 0..FLUSHERS {
+            workers.spawn(&workers.flushes, format!("flusher-{at}"))?;
         }
+        for at in 0..RESOLVERS {
+            workers.spawn(&workers.names, format!("resolver-{at}"))?;
+        }
+        workers.want_cleaners(cleaners)?;
         Ok(workers)
+    }
+
+    fn spawn(&self, queue: &Arc<Queue>, name: String) -> io::Result<()> {
+        let (queue, results) = (queue.clone(), self.results.clone());
+        let work = move || while results.put(queue.take().run()) {};
+        thread::Builder::new().name(name).spawn(work).map(drop)
+    }
+
+    /// There are at least so many; who is too many waits for work that does not come.
+    pub fn want_cleaners(&mut self, count: usize) -> io::Result<()> {
+        while self.cleaners < count {
+            self.spawn(&self.cleanings, format!("cleaner-{}", self.cleaners))?;
+            self.cleaners += 1;
+        }
+        Ok(())
     }
 
     pub fn submit(&self, job: Job) {

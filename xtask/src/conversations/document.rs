@@ -54,7 +54,8 @@ fn asked<'s>(script: &'s Script, schema: &Schema) -> Result<(usize, Vec<&'s str>
         count += match &step.what {
             What::Request(request) => {
                 apis.push(request.api.as_str());
-                schema.versions(&request.api, &request.versions)?.len()
+                let times = request.each.as_ref().map_or(1, |(_, words)| words.len());
+                times * schema.versions(&request.api, &request.versions)?.len()
             }
             What::Frame(_) | What::Bytes(_) => 1,
             _ => 0,

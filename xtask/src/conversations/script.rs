@@ -5,6 +5,7 @@
 //! slow                 anywhere: the script is left out of CI
 //! unasked What is never asked, since Kafka suffers from it, and what each of the two makes of it
 //! CreateTopics 2-7 {Topics:[{Name:a-$v NumPartitions:1 ReplicationFactor:1}] TimeoutMs:9000}
+//!   each k = a b         the request again and again, with $k in it
 //!   let id = Topics[0].TopicId
 //!   differs Topics.ErrorCode why it does
 //!   lacks Topics.Configs why Kafka says more
@@ -84,6 +85,8 @@ pub struct Request {
     /// As written: the schema says what `all` is.
     pub versions: String,
     pub body: Node,
+    /// A variable, and what it is in each repetition.
+    pub each: Option<(String, Vec<String>)>,
     /// Variables and where in the answer their values are.
     pub lets: Vec<(String, String)>,
     pub differs: Vec<Differs>,
@@ -174,12 +177,14 @@ fn parse_step(lines: &[&str]) -> Result<What, String> {
 fn parse_request(api: &str, tail: &str, rest: &[&str]) -> Result<Request, String> {
     let (versions, body) = tail.split_once(' ').unwrap_or((tail, ""));
     let mut body = body.to_owned();
-    let (mut lets, mut differs) = (Vec::new(), Vec::<Differs>::new());
+    let (mut each, mut lets, mut differs) = (None, Vec::new(), Vec::<Differs>::new());
     for line in rest {
         let is_lack = line.starts_with("lacks ");
         if let Some(rule) = line.strip_prefix("differs ").or(line.strip_prefix("lacks ")) {
             let (path, why) = rule.trim().split_once(' ').ok_or("differs PATH why")?;
             differs.push(Differs { path: path.to_owned(), why: why.trim().to_owned(), is_lack });
+        } else if let Some((name, words)) = line.strip_prefix("each ").and_then(|l| l.split_once('=')) {
+            each = Some((name.trim().to_owned(), words.split_whitespace().map(str::to_owned).collect()));
         } else if let Some((name, path)) = line.strip_prefix("let ").and_then(|l| l.split_once('=')) {
             lets.push((name.trim().to_owned(), path.trim().to_owned()));
         } else if let Some(last) = differs.last_mut() {
@@ -194,7 +199,17 @@ fn parse_request(api: &str, tail: &str, rest: &[&str]) -> Result<Request, String
         return Err(format!("behind the request: {:?}", parser.rest));
     }
     let versions = versions.to_owned();
-    Ok(Request { api: api.to_owned(), versions, body, lets, differs, is_quiet: false, is_sent: false, is_timed: false })
+    Ok(Request {
+        api: api.to_owned(),
+        versions,
+        body,
+        each,
+        lets,
+        differs,
+        is_quiet: false,
+        is_sent: false,
+        is_timed: false,
+    })
 }
 
 pub fn hex(text: &str) -> Result<Vec<u8>, String> {

@@ -47,6 +47,7 @@ pub fn hold(script: &Script, schema: &Schema, rules: &Rules, node: &Node) -> (Ve
         due: BTreeMap::new(),
         correlation_id: 0,
         names: Names::default(),
+        word: String::new(),
         seen: Seen::default(),
         said: Vec::new(),
     };
@@ -71,6 +72,8 @@ struct Talk<'a> {
     due: BTreeMap<String, Due>,
     correlation_id: i32,
     names: Names,
+    /// What `each` is about now, for whoever reads of it.
+    word: String,
     seen: Seen,
     said: Vec<Said>,
 }
@@ -117,6 +120,16 @@ impl Talk<'_> {
     }
 
     fn request(&mut self, step: usize, line: usize, request: &script::Request) -> Result<(), String> {
+        if let Some((name, words)) = &request.each {
+            let once = script::Request { each: None, ..request.clone() };
+            for word in words {
+                self.names.variables.insert(name.clone(), word.clone());
+                self.word = format!(" {word}");
+                self.request(step, line, &once)?;
+            }
+            self.word.clear();
+            return Ok(());
+        }
         for version in self.versions(request)? {
             self.names.variables.insert("v".to_owned(), version.to_string());
             self.correlation_id += 1;
@@ -167,7 +180,7 @@ impl Talk<'_> {
         if request.is_timed {
             lines.push(("time".to_owned(), if waited { "waited for" } else { "at once" }.to_owned()));
         }
-        self.note((due.step, due.line), (&request.api, due.version.to_string()), &heard, lines);
+        self.note((due.step, due.line), (&request.api, format!("{}{}", due.version, self.word)), &heard, lines);
         Ok(())
     }
 

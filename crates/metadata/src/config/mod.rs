@@ -6,6 +6,7 @@
 mod about;
 mod broker_keys;
 mod describe;
+mod dynamic;
 mod group;
 mod group_keys;
 mod keys;

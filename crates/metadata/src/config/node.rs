@@ -48,7 +48,7 @@ pub struct NodeConfig {
     pub log_flush_interval_ms: i64,
     /// What the file said, the last of each key, for DescribeConfigs.
     pub properties: BTreeMap<String, String>,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl Deref for NodeConfig {
@@ -213,6 +213,16 @@ impl NodeConfig {
         TopicConfig::effective(None, None, self)
     }
 
+    pub(super) fn with_log_times(self, times: &LogTimes) -> NodeConfig {
+        NodeConfig {
+            log_retention_ms: times.retention_ms,
+            log_roll_ms: times.roll_ms,
+            log_roll_jitter_ms: times.roll_jitter_ms,
+            log_flush_interval_ms: times.flush_interval_ms,
+            ..self
+        }
+    }
+
     /// How long the broker waits for an answer of the controller.
     pub fn controller_request_timeout_ms(&self) -> i64 {
         self.controller_socket_timeout_ms
@@ -348,11 +358,7 @@ fn read(values: &BTreeMap<&str, &str>, problems: &mut Problems<'_>) -> NodeConfi
     } = listeners::read(values, roles, own_voter, problems);
     let log_dirs: Vec<PathBuf> =
         list(get("log.dirs").or(get("log.dir")).unwrap_or("/tmp/kafka-logs")).into_iter().map(PathBuf::from).collect();
-    let number = |key: &str| get(key).and_then(|value| value.parse::<i64>().ok());
-    // Only negative retention is allowed by the checks, and it means "no limit".
-    let hours = |key: &str| number(key).map(|hours| hours.saturating_mul(3_600_000));
-    let retention_minutes = number("log.retention.minutes").map(|minutes| minutes.saturating_mul(60_000));
-    let retention = number("log.retention.ms").or(retention_minutes).or(hours("log.retention.hours"));
+    let LogTimes { retention_ms, roll_ms, roll_jitter_ms, flush_interval_ms } = LogTimes::read(values);
     NodeConfig {
         node_id,
         roles,
@@ -371,14 +377,38 @@ fn read(values: &BTreeMap<&str, &str>, problems: &mut Problems<'_>) -> NodeConfi
             problems,
         ),
         controller_quorum_voters: voters,
-        log_retention_ms: retention.unwrap_or(168 * 3_600_000).max(-1),
-        log_roll_ms: number("log.roll.ms").or(hours("log.roll.hours")).unwrap_or(168 * 3_600_000),
-        log_roll_jitter_ms: number("log.roll.jitter.ms").or(hours("log.roll.jitter.hours")).unwrap_or(0),
-        log_flush_interval_ms: number("log.flush.interval.ms")
-            .or(number("log.flush.scheduler.interval.ms"))
-            .unwrap_or(i64::MAX),
+        log_retention_ms: retention_ms,
+        log_roll_ms: roll_ms,
+        log_roll_jitter_ms: roll_jitter_ms,
+        log_flush_interval_ms: flush_interval_ms,
         properties: values.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         settings: Settings::read(values),
+    }
+}
+
+/// Settings that can be written in several units.
+pub(super) struct LogTimes {
+    retention_ms: i64,
+    roll_ms: i64,
+    roll_jitter_ms: i64,
+    flush_interval_ms: i64,
+}
+
+impl LogTimes {
+    pub(super) fn read(values: &BTreeMap<&str, &str>) -> LogTimes {
+        let number = |key: &str| values.get(key).and_then(|value| value.trim().parse::<i64>().ok());
+        let hours = |key: &str| number(key).map(|hours| hours.saturating_mul(3_600_000));
+        let minutes = number("log.retention.minutes").map(|minutes| minutes.saturating_mul(60_000));
+        let retention = number("log.retention.ms").or(minutes).or(hours("log.retention.hours"));
+        LogTimes {
+            // Only negative retention is allowed by the checks, and it means "no limit".
+            retention_ms: retention.unwrap_or(168 * 3_600_000).max(-1),
+            roll_ms: number("log.roll.ms").or(hours("log.roll.hours")).unwrap_or(168 * 3_600_000),
+            roll_jitter_ms: number("log.roll.jitter.ms").or(hours("log.roll.jitter.hours")).unwrap_or(0),
+            flush_interval_ms: number("log.flush.interval.ms")
+                .or(number("log.flush.scheduler.interval.ms"))
+                .unwrap_or(i64::MAX),
+        }
     }
 }
 
@@ -412,6 +442,13 @@ fn bootstrap_servers(text: &str, problems: &mut Problems<'_>) -> Vec<(String, u1
     servers
 }
 
+/// What is wrong with a configuration as a whole.
+pub(super) fn conflicts(config: &NodeConfig) -> Vec<String> {
+    let mut problems = Problems { origin: "", entries: Entries::new(), errors: Vec::new(), warnings: Vec::new() };
+    check_together(config, &mut problems);
+    problems.errors.into_iter().map(|error| format!("{} {}", error.key, error.message)).collect()
+}
+
 /// The rules that hold between keys (KafkaConfig.validateValues).
 fn check_together(config: &NodeConfig, problems: &mut Problems<'_>) {
     let NodeConfig { node_id, roles, controller_quorum_voters: voters, .. } = config;
@@ -443,6 +480,13 @@ fn check_together(config: &NodeConfig, problems: &mut Problems<'_>) {
         if value < least {
             problems.error(key, &format!("must be at least {least}"));
         }
+    }
+    let is_override = |entry: &&str| entry.rsplit_once(':').is_some_and(|(_, n)| n.trim().parse::<i32>().is_ok());
+    if let Some(entry) = list(&config.max_connections_per_ip_overrides).iter().find(|entry| !is_override(entry)) {
+        problems.error("max.connections.per.ip.overrides", &format!("{entry} is not host:number"));
+    }
+    if config.max_connections_per_ip == 0 && config.max_connections_per_ip_overrides.trim().is_empty() {
+        problems.error("max.connections.per.ip", "may be 0 only where max.connections.per.ip.overrides lets some in");
     }
     if config.log_retention_ms == 0 {
         problems.error("log.retention.ms", "must be at least 1, or -1 for no limit");

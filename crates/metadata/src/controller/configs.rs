@@ -163,14 +163,6 @@ impl Controller {
         let mut after = self.image.configs.get(target).cloned().unwrap_or_default();
         let mut wanted: BTreeMap<String, Option<String>> = BTreeMap::new();
         for (name, value) in changes {
-            if name == MIN_INSYNC_REPLICAS && target.kind == BROKER && self.image.elr_is_on() {
-                if !target.name.is_empty() {
-                    return invalid(format!("Broker-level {name} cannot be altered while ELR is enabled."));
-                }
-                if value.is_none() {
-                    return invalid(format!("Cluster-level {name} cannot be removed while ELR is enabled."));
-                }
-            }
             match &value {
                 Some(value) if value.encode_utf16().count() > VALUE_CHARS_MAX => {
                     return invalid(format!("the value of {name} is longer than {VALUE_CHARS_MAX} characters"));
@@ -181,6 +173,15 @@ impl Controller {
             wanted.insert(name, value);
         }
         self.check_resource(target, &after, forwarded)?;
+        if let Some(value) = wanted.get(MIN_INSYNC_REPLICAS).filter(|_| target.kind == BROKER && self.image.elr_is_on())
+        {
+            if !target.name.is_empty() {
+                return invalid(format!("Broker-level {MIN_INSYNC_REPLICAS} cannot be altered while ELR is enabled."));
+            }
+            if value.is_none() {
+                return invalid(format!("Cluster-level {MIN_INSYNC_REPLICAS} cannot be removed while ELR is enabled."));
+            }
+        }
         let current = self.image.configs.get(target);
         for (name, value) in wanted {
             let is_same = current.and_then(|c| c.get(&name)) == value.as_ref();
@@ -215,12 +216,12 @@ impl Controller {
                 let why = format!("The topic '{}' does not exist.", target.name);
                 Err(ApiError::new(ErrorCode::UnknownTopicOrPartition, why))
             }
-            BROKER if target.name.is_empty() => self.check_broker_configs(after, false),
+            BROKER if target.name.is_empty() => self.check_broker_configs(after, None),
             BROKER => match target.name.parse::<i32>() {
                 Err(_) => invalid("Unable to parse broker name as a base 10 number."),
                 Ok(id) if id < 0 => invalid("Invalid negative broker ID."),
                 Ok(id) if self.image.brokers.contains_key(&id) || self.image.controllers.contains_key(&id) => {
-                    self.check_broker_configs(after, true)
+                    self.check_broker_configs(after, Some(id))
                 }
                 Ok(id) => {
                     let why = format!("No node with id {id} found.");
@@ -247,8 +248,16 @@ impl Controller {
         }
     }
 
-    fn check_broker_configs(&self, after: &BTreeMap<String, String>, per_broker: bool) -> Result<(), ApiError> {
-        let checked = config::validate_broker_configs(after, per_broker);
+    /// Rules that depend on a broker's file are those of this node's.
+    fn check_broker_configs(&self, after: &BTreeMap<String, String>, id: Option<i32>) -> Result<(), ApiError> {
+        let of_broker = ConfigResource::broker(id.unwrap_or(self.settings.node.node_id));
+        let now = DynamicConfigs { broker: self.image.configs.get(&of_broker), ..self.dynamic_configs() };
+        let then = match id {
+            Some(_) => DynamicConfigs { broker: Some(after), ..now },
+            None => DynamicConfigs { cluster: Some(after), ..now },
+        };
+        let checked = config::validate_broker_configs(after, id.is_some())
+            .and_then(|()| self.settings.node.check_change(now, then, after));
         checked.map_err(|why| ApiError::new(ErrorCode::InvalidRequest, why))
     }
 
