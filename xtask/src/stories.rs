@@ -16,6 +16,7 @@ mod kafka_tools;
 mod process;
 mod shapes;
 mod swap;
+mod transactions;
 mod voters;
 pub(crate) mod wire;
 
@@ -59,6 +60,7 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story bad-input", false, bad_input::story),
     ("story bad-batches", false, batches::story),
     ("story consumer-groups", true, consumer_groups::story),
+    ("story transactions", true, transactions::story),
     ("story swap", true, swap::swapped),
     ("story swap-dynamic", true, swap::swapped_dynamic),
     ("story swap-mixed", true, swap::mixed),
