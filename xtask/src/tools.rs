@@ -234,7 +234,7 @@ fn difference(kafka: &str, zwirn: &str) -> Option<String> {
         words.sort();
         words
     };
-    let has_help = kafka.contains("\n------ ") || kafka.contains("usage: ");
+    let has_help = kafka.contains("\n------") || kafka.contains("usage: ");
     if has_help && sorted(kafka) == sorted(zwirn) {
         return None;
     }

@@ -97,9 +97,10 @@ impl Options {
         }
         let bootstrap = parsed.get("bootstrap-server")?.unwrap_or_default().to_owned();
         if bootstrap.is_empty() {
-            return Err(Stop::Usage("Missing required argument \"[bootstrap-server]\"".to_owned()));
+            return Err(Stop::Usage("Error while validating the bootstrap address\n".to_owned()));
         }
-        crate::client::parse_bootstrap(&bootstrap).map_err(|error| Stop::Usage(error.to_string()))?;
+        crate::client::parse_bootstrap(&bootstrap)
+            .map_err(|_| Stop::Usage("Please provide valid host:port like host1:9091,host2:9092\n".to_owned()))?;
         if let Some(class) = parsed.get("line-reader")?.filter(|class| !LINE_READERS.contains(class)) {
             return Err(Stop::Message(format!("--line-reader {class}: a class of one's own needs a JVM")));
         }
