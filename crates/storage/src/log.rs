@@ -481,7 +481,7 @@ impl Log {
             return false;
         }
         let waited = match segment.first_timestamp {
-            Some(first) if first >= 0 => header.max_timestamp - first,
+            Some(first) if first >= 0 => header.max_timestamp.saturating_sub(first),
             _ => now.wall_ms - segment.created_ms,
         };
         size + header.size() as u64 > config.segment_bytes

@@ -221,7 +221,9 @@ impl ProducerStates {
 
     /// Forgets producers that wrote nothing for long and have no open transaction.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        self.entries.retain(|_, e| e.current_txn_first_offset.is_some() || now_ms - e.last_timestamp < expiration_ms);
+        self.entries.retain(|_, e| {
+            e.current_txn_first_offset.is_some() || now_ms.saturating_sub(e.last_timestamp) < expiration_ms
+        });
     }
 
     pub fn clear(&mut self, end_offset: i64) {

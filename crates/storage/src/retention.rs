@@ -97,7 +97,7 @@ impl Log {
         let before = self.segments.len();
         let expired = |segment: &mut Segment| {
             let stamp = segment.largest_timestamp().map_or(segment.created_ms, |s| s.timestamp);
-            config.retention_ms >= 0 && now.wall_ms - stamp > config.retention_ms
+            config.retention_ms >= 0 && now.wall_ms.saturating_sub(stamp) > config.retention_ms
         };
         // An active segment whose records have all expired is rolled, so that they can go too.
         let end = self.next_offset;

@@ -68,7 +68,8 @@ impl BatchBuilder {
         self.max_timestamp = self.max_timestamp.max(timestamp);
         let mut record = Writer::new();
         record.i8(0);
-        record.varlong(timestamp - self.base_timestamp);
+        // Times are whatever their producers say; readers add in the same way.
+        record.varlong(timestamp.wrapping_sub(self.base_timestamp));
         record.varint(self.count);
         sized(&mut record, key);
         sized(&mut record, value);
