@@ -96,24 +96,33 @@ async function join(topic, groupId, book) {
   return member;
 }
 
+/** Record i has key i % KEYS, whose partition is its number's, and a value that numbers the records of its key. */
 async function numberedRecords(topic, count, strike) {
   const producer = kafka.producer({ idempotent: true, maxInFlightRequests: 1 });
   await producer.connect();
   const started = Date.now();
-  let [last, longest] = [started, 0];
-  // One call for all that is due: its records stay in order, as those of one call after the other do.
-  for (let i = 0; i < count;) {
-    await sleep(10);
-    const messages = [];
-    for (; i < count && started + (i * 1000) / rate <= Date.now(); i++) {
-      messages.push({ key: `key-${i % KEYS}`, value: `key-${i % KEYS}:${Math.floor(i / KEYS)}` });
-      if (strike && i === Math.floor(count / 3)) console.log(`strike ${strike}`);
+  let [last, longest, struck] = [started, 0, !strike];
+  // A call writes to one partition: KafkaJS 2.2.4 forgets what a call had for a partition whose leader moves to a broker
+  // that has answered this call already, whosever brokers these are.
+  const write = async (partition) => {
+    for (let i = 0; i < count; await sleep(10)) {
+      const messages = [];
+      for (; i < count && started + (i * 1000) / rate <= Date.now(); i++) {
+        const key = i % KEYS;
+        if (key % PARTITIONS !== partition) continue;
+        messages.push({ key: `key-${key}`, value: `key-${key}:${Math.floor(i / KEYS)}`, partition });
+      }
+      if (messages.length === 0) continue;
+      await producer.send({ topic, messages, acks: -1 });
+      longest = Math.max(longest, Date.now() - last);
+      last = Date.now();
+      if (!struck && i > count / 3) {
+        struck = true;
+        console.log(`strike ${strike}`);
+      }
     }
-    if (messages.length === 0) continue;
-    await producer.send({ topic, messages, acks: -1 });
-    longest = Math.max(longest, Date.now() - last);
-    last = Date.now();
-  }
+  };
+  await Promise.all(Array.from({ length: PARTITIONS }, (_, partition) => write(partition)));
   await producer.disconnect();
   report.records += count;
   if (strike) report.silence_ms = Math.max(report.silence_ms, longest);
@@ -128,15 +137,17 @@ async function ledger() {
   await eventually("all records are read", () => book.read.size >= records || members.some((m) => m.crash));
   await eventually("the group is stable with two members", async () =>
     isDeepStrictEqual(await describeGroup(group), ["Stable", 2]));
+  // Who has lost its coordinator goes back to what is committed; nothing is committed at the end but what was read anew.
+  await eventually("all offsets are committed", async () => {
+    const [committed] = await admin.fetchOffsets({ groupId: group, topics: [topic] });
+    const offset = (partition) => committed.partitions.find((p) => p.partition === partition).offset;
+    return (await admin.fetchTopicOffsets(topic)).every(({ partition, high }) => offset(partition) === high);
+  });
   for (const member of members) {
     if (member.crash) throw member.crash;
     await member.consumer.disconnect();
   }
   book.check(records);
-  const [committed] = await admin.fetchOffsets({ groupId: group, topics: [topic] });
-  for (const { partition, high } of await admin.fetchTopicOffsets(topic)) {
-    same(`committed offset of ${partition}`, high, committed.partitions.find((p) => p.partition === partition).offset);
-  }
   await eventually("the group is empty", async () => (await describeGroup(group))[0] === "Empty");
 }
 
