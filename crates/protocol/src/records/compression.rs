@@ -78,11 +78,31 @@ pub(super) fn decompress<'s>(
     match compression {
         Compression::None => {}
         Compression::Gzip => read_bounded(flate2::read::MultiGzDecoder::new(bytes), max, out)?,
-        Compression::Lz4 => read_bounded(lz4_flex::frame::FrameDecoder::new(bytes), max, out)?,
+        Compression::Lz4 => {
+            check_lz4(bytes)?;
+            read_bounded(lz4_flex::frame::FrameDecoder::new(bytes), max, out)?;
+        }
         Compression::Zstd => read_bounded(zstd::stream::read::Decoder::with_buffer(bytes).map_err(broken)?, max, out)?,
         Compression::Snappy => unsnap(bytes, max, out)?,
     }
     Ok(out)
+}
+
+const LZ4_MAGIC: [u8; 4] = 0x184d_2204u32.to_le_bytes();
+/// Every block can be read without those before it.
+const LZ4_INDEPENDENT: u8 = 0x20;
+/// A dictionary, and a bit without meaning.
+const LZ4_UNKNOWN: u8 = 0x03;
+
+/// Kafka's Java clients read frames of independent blocks only. One of another kind in a log would be a record that
+/// these consumers never get past; Kafka's broker refuses it as well.
+fn check_lz4(bytes: &[u8]) -> Result<(), RecordError> {
+    match bytes.strip_prefix(&LZ4_MAGIC).and_then(<[u8]>::first) {
+        None => Err(broken("no lz4 frame")),
+        Some(flags) if flags & LZ4_INDEPENDENT == 0 => Err(broken("lz4 blocks that depend on each other")),
+        Some(flags) if flags & LZ4_UNKNOWN != 0 => Err(broken("an lz4 frame with a dictionary")),
+        Some(_) => Ok(()),
+    }
 }
 
 fn read_bounded(reader: impl Read, max: usize, out: &mut Vec<u8>) -> Result<(), RecordError> {

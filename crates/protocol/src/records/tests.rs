@@ -68,6 +68,19 @@ fn all_codecs_decode_and_round_trip() {
 }
 
 #[test]
+fn lz4_frames_that_kafkas_clients_cannot_read_are_refused() {
+    use lz4_flex::frame::{BlockMode, FrameEncoder, FrameInfo};
+    let read = |mode| {
+        let mut encoder = FrameEncoder::with_frame_info(FrameInfo::new().block_mode(mode), Vec::new());
+        std::io::Write::write_all(&mut encoder, b"some words").expect("a vector takes everything");
+        let frame = encoder.finish().expect("a vector takes everything");
+        compression::decompress(Compression::Lz4, &frame, 100, &mut Scratch::default()).map(<[u8]>::to_vec)
+    };
+    assert_eq!(read(BlockMode::Independent).expect("as Kafka writes them"), b"some words");
+    assert!(read(BlockMode::Linked).is_err());
+}
+
+#[test]
 fn patches_leave_the_crc_valid() {
     let mut bytes = WALKTHROUGH.to_vec();
     set_base_offset(&mut bytes, 1234);
