@@ -123,14 +123,17 @@ func ledger(ctx context.Context, part string) error {
 	if err := numberedRecords(ctx, topic, records, "group "+group); err != nil {
 		return err
 	}
-	if err := eventually(ctx, "all records are read", func() bool { return log.size() >= records }); err != nil {
+	allRead := func() bool { return log.size() >= records || members[0].hasFailed() || members[1].hasFailed() }
+	if err := eventually(ctx, "all records are read", allRead); err != nil {
 		return errors.Join(err, log.check(records))
 	}
 	stable := func() bool {
 		count, assigned, state := describeGroup(ctx, group, part == "consumer")
 		return strings.EqualFold(state, "Stable") && count == 2 && assigned == partitions
 	}
-	if err := eventually(ctx, "the group is stable with two members", stable); err != nil {
+	if err := eventually(ctx, "the group is stable with two members", func() bool {
+		return stable() || members[0].hasFailed() || members[1].hasFailed()
+	}); err != nil {
 		return err
 	}
 	for _, member := range members {
@@ -330,12 +333,18 @@ func (m *member) read(ctx context.Context, log *book) error {
 			}
 		}
 	}
-	return m.client.CommitUncommittedOffsets(ctx)
+	err := m.client.CommitUncommittedOffsets(ctx)
+	for tries := 0; tries < 100 && err != nil && kerr.IsRetriable(err); tries++ {
+		time.Sleep(100 * time.Millisecond)
+		err = m.client.CommitUncommittedOffsets(ctx)
+	}
+	return err
 }
 
-// Others have the partitions by now and read these records again.
+// Others have the partitions by now and read these records again; or the next commit will do, when the coordinator is
+// there again.
 func isLate(err error) bool {
-	return errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.IllegalGeneration) ||
+	return kerr.IsRetriable(err) || errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.IllegalGeneration) ||
 		errors.Is(err, kerr.UnknownMemberID) || errors.Is(err, kerr.StaleMemberEpoch)
 }
 
@@ -343,6 +352,8 @@ func (m *member) end() error {
 	m.ended.Store(true)
 	return <-m.done
 }
+
+func (m *member) hasFailed() bool { return len(m.done) > 0 }
 
 // ---- small things
 

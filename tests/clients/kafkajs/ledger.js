@@ -2,7 +2,7 @@
 "use strict";
 
 const { Kafka, CompressionTypes, CompressionCodecs, ConfigResourceTypes, logLevel } = require("kafkajs");
-const lz4 = require("lz4js");
+const lz4 = require("lz4-napi");
 const { ZstdCodec } = require("zstd-codec");
 const { isDeepStrictEqual } = require("node:util");
 
@@ -169,8 +169,8 @@ async function readAll(topic, expected, readUncommitted) {
 function installCodecs() {
   CompressionCodecs[CompressionTypes.Snappy] = require("kafkajs-snappy");
   CompressionCodecs[CompressionTypes.LZ4] = () => ({
-    compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
-    decompress: async (buffer) => Buffer.from(lz4.decompress(buffer)),
+    compress: async (encoder) => lz4.compressFrame(encoder.buffer),
+    decompress: async (buffer) => lz4.decompressFrame(buffer),
   });
   const zstd = new Promise((resolve) => ZstdCodec.run((codec) => resolve(new codec.Simple())));
   CompressionCodecs[CompressionTypes.ZSTD] = () => ({

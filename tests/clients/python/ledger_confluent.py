@@ -67,15 +67,23 @@ class Member(threading.Thread):
             self.failed = e
 
     def commit(self):
-        try:
-            self.consumer.commit(asynchronous=False)
-        except ck.KafkaException as e:
-            # Others have the partitions by now and read these records again, or there is nothing new to commit.
-            late = (ck.KafkaError.REBALANCE_IN_PROGRESS, ck.KafkaError.ILLEGAL_GENERATION,
-                    ck.KafkaError.UNKNOWN_MEMBER_ID, ck.KafkaError._NO_OFFSET, ck.KafkaError.STALE_MEMBER_EPOCH)
-            if e.args[0].code() not in late:
-                raise
-            print("a commit came too late:", e, file=sys.stderr)
+        # Others have the partitions by now and read these records again, or there is nothing new to commit.
+        late = (ck.KafkaError.REBALANCE_IN_PROGRESS, ck.KafkaError.ILLEGAL_GENERATION, ck.KafkaError.UNKNOWN_MEMBER_ID,
+                ck.KafkaError._NO_OFFSET, ck.KafkaError.STALE_MEMBER_EPOCH)
+        # The coordinator is another, or about to be.
+        again = (ck.KafkaError.COORDINATOR_LOAD_IN_PROGRESS, ck.KafkaError.COORDINATOR_NOT_AVAILABLE,
+                 ck.KafkaError.NOT_COORDINATOR, ck.KafkaError._WAIT_COORD, ck.KafkaError._TRANSPORT)
+        until = time.monotonic() + 30
+        while True:
+            try:
+                return self.consumer.commit(asynchronous=False)
+            except ck.KafkaException as e:
+                print("not committed:", e, file=sys.stderr)
+                if e.args[0].code() in late:
+                    return None
+                if e.args[0].code() not in again or time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def end(self):
         self.ended = True

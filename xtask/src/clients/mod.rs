@@ -16,7 +16,7 @@ use rows::{ROWS, Row};
 use run::{Run, Size};
 
 /// What is played against Zwirn, and what Apache Kafka can do.
-const PARTS: &str = "ledger,shapes,admin,connect";
+const PARTS: &str = "ledger,shapes,admin,transactions,streams,connect";
 const ALL_PARTS: &str = "ledger,consumer,shapes,admin,transactions,streams,connect";
 /// What CI runs every time.
 const EVERY_TIME: [&str; 3] = ["java", "librdkafka", "franz-go"];

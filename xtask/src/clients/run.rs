@@ -33,7 +33,7 @@ pub enum Size {
 impl Size {
     fn records(self) -> u32 {
         match self {
-            Size::Short => 600,
+            Size::Short => 450,
             Size::Long => 3_000,
         }
     }
@@ -49,7 +49,7 @@ impl Size {
     /// For one program. Apache Kafka notices a killed broker after nine seconds.
     fn limit(self, against: Against) -> Duration {
         let (short, long) = match against {
-            Against::Zwirn => (60, 180),
+            Against::Zwirn => (90, 240),
             Against::Kafka => (180, 300),
         };
         Duration::from_secs(match self {
