@@ -21,7 +21,8 @@ import org.apache.kafka.common.utils.AppInfoParser;
 public class Ledger {
     static final int KEYS = 10;
     static final int PARTITIONS = 3;
-    static final long BASE_TIME = 1_700_000_000_000L;
+    /** Old, but not so old that retention would take it. */
+    static final long BASE_TIME = System.currentTimeMillis() - 3_600_000;
 
     final Map<String, String> args;
     final String name;

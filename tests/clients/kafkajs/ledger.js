@@ -8,7 +8,8 @@ const { isDeepStrictEqual } = require("node:util");
 
 const KEYS = 10;
 const PARTITIONS = 3;
-const BASE_TIME = 1_700_000_000_000;
+// Old, but not so old that retention would take it.
+const BASE_TIME = Date.now() - 3_600_000;
 const args = Object.fromEntries(process.argv.slice(2).map((word) => word.split(/=(.*)/s, 2)));
 const { name } = args;
 const records = Number(args.records);

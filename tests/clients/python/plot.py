@@ -1,12 +1,15 @@
 """What the Python programs have in common: arguments, the numbered records and their book, the report."""
 
+import faulthandler
 import json
 import sys
 import threading
 import time
 import traceback
 
-KEYS, PARTITIONS, BASE_TIME = 10, 3, 1_700_000_000_000
+KEYS, PARTITIONS = 10, 3
+# Old, but not so old that retention would take it.
+BASE_TIME = int(time.time() * 1000) - 3_600_000
 ARGS = dict(word.split("=", 1) for word in sys.argv[1:])
 NAME, RECORDS, RATE = ARGS["name"], int(ARGS["records"]), int(ARGS["rate"])
 REPORT = {"records": 0, "redelivered": 0, "silence_ms": 0, "checked": [], "left_out": []}
@@ -92,6 +95,8 @@ class Book:
 def play(client, version, parts):
     """Plays the parts that are asked for, says how it went and ends the process."""
     REPORT.update(client=client, version=version)
+    # Whoever waits for ever says where.
+    faulthandler.dump_traceback_later(80)
     try:
         for part in ARGS["parts"].split(","):
             if part in parts:

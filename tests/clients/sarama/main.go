@@ -23,8 +23,10 @@ import (
 const (
 	keys       = 10
 	partitions = 3
-	baseTime   = 1_700_000_000_000
 )
+
+// Old, but not so old that retention would take it.
+var baseTime = time.Now().UnixMilli() - 3_600_000
 
 type report struct {
 	Client      string   `json:"client"`
