@@ -93,7 +93,8 @@ fn producer(producer_id: i64, rng: &mut Rng) -> ProducerEntry {
 
 fn rewritten(bytes: &[u8]) -> Result<Vec<u8>, ReencodeError> {
     let refused = || ReencodeError::Decode(DecodeError::Invalid("no snapshot of producers"));
-    let (disk, dir) = (MemDisk::new(), Path::new("/"));
+    let (disk, dir) = (MemDisk::new(), Path::new("/data"));
+    disk.create_dir_all(dir).map_err(|_| refused())?;
     let path = dir.join("00000000000000000000.snapshot");
     disk.write_atomically(&path, bytes).map_err(|_| refused())?;
     let states = ProducerStates::read_snapshot(&disk, &path, 0).ok_or_else(refused)?;
