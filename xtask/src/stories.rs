@@ -5,6 +5,7 @@
 //! story has its directory under `target/stories`, kept if the story fails; every wait ends; every process is stopped by
 //! its id.
 
+mod admin;
 mod bad_input;
 mod batches;
 mod by_hand;
@@ -14,6 +15,7 @@ mod dev;
 mod faults;
 mod kafka_tools;
 mod process;
+mod reassign;
 mod shapes;
 mod swap;
 mod transactions;
@@ -50,6 +52,8 @@ const STORIES: &[(&str, bool, Story)] = &[
     ("story leader-stopped", true, faults::leader_stopped),
     ("story all-killed", true, faults::all_killed),
     ("story bad-minute", true, faults::bad_minute),
+    ("story reassign", true, reassign::story),
+    ("story admin", true, admin::story),
     ("story thousand-partitions", false, faults::thousand_partitions),
     ("story roles-apart", false, shapes::roles_apart),
     ("story dynamic-quorum", false, shapes::dynamic_quorum),

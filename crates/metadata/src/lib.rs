@@ -5,6 +5,7 @@ pub mod controller;
 pub mod features;
 pub mod image;
 pub mod quotas;
+mod scram;
 mod snapshot;
 
 pub use controller::{Bootstrap, Controller, ControllerResult, ControllerSettings, INTACT_INCARNATIONS_TAG};

@@ -21,6 +21,7 @@ mod partitions;
 mod placement;
 mod quotas;
 mod reassign;
+mod scram;
 mod sessions;
 mod topics;
 
