@@ -308,6 +308,9 @@ impl Node {
             ApiKey::CreatePartitions => {
                 answer!(CreatePartitionsRequest<'_>, |r| controller.create_partitions(&r, &mut quota))
             }
+            ApiKey::AlterUserScramCredentials => {
+                answer!(AlterUserScramCredentialsRequest<'_>, |r| controller.alter_user_scram_credentials(&r))
+            }
             ApiKey::AlterPartitionReassignments => {
                 answer!(AlterPartitionReassignmentsRequest<'_>, |r| controller.alter_partition_reassignments(&r))
             }

@@ -4,6 +4,7 @@
 use protocol::api::ApiKey;
 
 use crate::effect::ListenerKind;
+use crate::node::Node;
 
 const B: u8 = 1;
 const C: u8 = 2;
@@ -43,6 +44,15 @@ const SERVED: &[(ApiKey, u8)] = &[
     (ApiKey::ElectLeaders, BC),
     (ApiKey::IncrementalAlterConfigs, BC),
     (ApiKey::OffsetDelete, B),
+    (ApiKey::DescribeAcls, BC),
+    (ApiKey::CreateAcls, BC),
+    (ApiKey::DeleteAcls, BC),
+    (ApiKey::CreateDelegationToken, BC),
+    (ApiKey::RenewDelegationToken, BC),
+    (ApiKey::ExpireDelegationToken, BC),
+    (ApiKey::DescribeDelegationToken, BC),
+    (ApiKey::DescribeUserScramCredentials, BC),
+    (ApiKey::AlterUserScramCredentials, BC),
     (ApiKey::AlterPartitionReassignments, BC),
     (ApiKey::ListPartitionReassignments, BC),
     (ApiKey::DescribeClientQuotas, B),
@@ -89,7 +99,7 @@ pub fn served(key: ApiKey, kind: ListenerKind) -> Option<(i16, i16)> {
 }
 
 /// What an ApiVersions response lists, in key order.
-pub fn advertised(kind: ListenerKind) -> impl Iterator<Item = (ApiKey, i16, i16)> {
+fn advertised(kind: ListenerKind) -> impl Iterator<Item = (ApiKey, i16, i16)> {
     SERVED.iter().filter_map(move |(key, _)| {
         let (min, max) = served(*key, kind)?;
         // KAFKA-18659: librdkafka before 2.6 takes a produce minimum above 0 for a broker without any of the
@@ -97,4 +107,25 @@ pub fn advertised(kind: ListenerKind) -> impl Iterator<Item = (ApiKey, i16, i16)
         let min = if *key == ApiKey::Produce { 0 } else { min };
         Some((*key, min, max))
     })
+}
+
+impl Node {
+    /// As [`served`], with what only some nodes offer: metrics of clients, where they are wanted.
+    pub(crate) fn served(&self, key: ApiKey, kind: ListenerKind) -> Option<(i16, i16)> {
+        let is_of_telemetry = matches!(key, ApiKey::GetTelemetrySubscriptions | ApiKey::PushTelemetry);
+        if is_of_telemetry && self.telemetry.is_on && kind == ListenerKind::Broker {
+            return Some((*key.versions().start(), *key.versions().end()));
+        }
+        served(key, kind)
+    }
+
+    /// What an ApiVersions response of this node lists, in key order.
+    pub(crate) fn advertised(&self, kind: ListenerKind) -> Vec<(ApiKey, i16, i16)> {
+        let mut all: Vec<_> = advertised(kind).collect();
+        for key in [ApiKey::GetTelemetrySubscriptions, ApiKey::PushTelemetry] {
+            all.extend(self.served(key, kind).map(|(min, max)| (key, min, max)));
+        }
+        all.sort_by_key(|(key, ..)| *key as i16);
+        all
+    }
 }

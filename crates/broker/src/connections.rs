@@ -36,6 +36,8 @@ pub struct Connection {
     pub broker: Option<i32>,
     /// The client id of its last request, while quotas ask for it.
     pub client: Option<Arc<str>>,
+    /// Name and version of its software, where clients' metrics are wanted.
+    pub software: Option<(String, String)>,
     /// A broker replicates over it: quotas are for clients.
     pub is_internal: bool,
     /// Not read before this time, for its client is over a quota.
@@ -63,6 +65,7 @@ impl Connections {
             peer,
             broker: None,
             client: None,
+            software: None,
             is_internal: false,
             muted_until_ms: NOT_MUTED,
             is_doomed: false,

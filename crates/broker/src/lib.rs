@@ -17,6 +17,7 @@ mod links;
 mod markers;
 mod node;
 mod offline;
+mod otlp;
 mod produce_waits;
 mod producer_ids;
 mod publish;
@@ -32,6 +33,7 @@ mod snapshots;
 mod standing;
 mod start;
 mod status;
+mod telemetry;
 mod transactions;
 mod verifying;
 
@@ -40,3 +42,4 @@ pub use effect::{CleanId, ConnId, Effect, FlushId, Frame, LinkId, ListenerKind, 
 pub use node::{Mutations, Node};
 pub use start::StartError;
 pub use status::{BrokerStatus, CleanerStatus, NodeStatus, PartitionStatus, QuorumStatus};
+pub use telemetry::ClientSeries;

@@ -39,6 +39,7 @@ use crate::replicas::Replicas;
 use crate::reply::{LocalId, ReplyTo};
 use crate::request::Early;
 use crate::status::{BrokerStatus, NodeStatus, QuorumStatus};
+use crate::telemetry::Telemetry;
 use crate::transactions::{TransactionOp, Transactions};
 
 /// Faults planted on purpose, one at a time, to prove that the simulator's checkers notice them. A test sets them;
@@ -128,6 +129,7 @@ pub struct Node {
     pub(crate) producer_ids: ProducerIds,
     pub(crate) quotas: Quotas,
     pub(crate) throttles: Throttles,
+    pub(crate) telemetry: Telemetry,
     pub(crate) auto_creating: std::collections::BTreeSet<String>,
 
     /// Reused by every decompression.

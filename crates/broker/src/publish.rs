@@ -140,6 +140,10 @@ impl Node {
             }
         }
         self.tell_groups(delta);
+        let is_of_clients = |resource: &ConfigResource| resource.kind == ConfigResource::CLIENT_METRICS;
+        if delta.everything || delta.configs.iter().any(is_of_clients) {
+            self.telemetry.update(&self.image);
+        }
         self.apply_configs(delta);
         self.apply_brokers(delta);
         self.assign_directories(unassigned, now);

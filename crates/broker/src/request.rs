@@ -14,6 +14,7 @@ use protocol::wire::{DecodeError, Reader};
 use crate::api;
 use crate::connections::Slot;
 use crate::effect::{ConnId, ListenerKind};
+use crate::handlers::security::is_answered_here;
 use crate::node::Node;
 use crate::reply::{Destination, ReplyTo};
 
@@ -91,6 +92,11 @@ fn parse_head(frame: &[u8]) -> Result<Head, DecodeError> {
     })
 }
 
+/// Whether a broker hands a client's request to the controller.
+fn is_for_controller(key: ApiKey) -> bool {
+    (key.is_forwardable() && !is_answered_here(key)) || key == ApiKey::AlterConfigs
+}
+
 /// The client id of a request whose header can be read; empty without one.
 pub(crate) fn client_id(frame: &[u8]) -> String {
     let header = decode_request_header(&mut Reader::new(frame)).ok();
@@ -106,7 +112,7 @@ impl Node {
             Ok(head) => head,
             Err(error) => return self.close_connection(conn, format!("request header: {error}")),
         };
-        let served = api::served(head.key, kind);
+        let served = self.served(head.key, kind);
         if served.is_none_or(|(min, max)| head.version < min || head.version > max) && head.key != ApiKey::ApiVersions {
             let reason = format!("{} version {} is not served on this listener", head.key.name(), head.version);
             return self.close_connection(conn, reason);
@@ -154,7 +160,7 @@ impl Node {
                 !self.replicas.is_published || self.image.brokers.values().all(|b| b.fenced)
             }
             // The controller would place nothing on a broker that is fenced.
-            key => key.is_forwardable() || key == ApiKey::AlterConfigs,
+            key => is_for_controller(key),
         }
     }
 
@@ -193,7 +199,7 @@ impl Node {
 
     fn dispatch(&mut self, cx: &Context, frame: &mut [u8], body_at: usize, now: Now) -> Result<(), DecodeError> {
         let on_broker = cx.kind == ListenerKind::Broker;
-        if on_broker && (cx.reply.key.is_forwardable() || cx.reply.key == ApiKey::AlterConfigs) {
+        if on_broker && is_for_controller(cx.reply.key) {
             self.forward(cx, frame, now);
             return Ok(());
         }
@@ -228,6 +234,11 @@ impl Node {
             ApiKey::DescribeTransactions => self.handle_describe_transactions(cx, body),
             ApiKey::ListTransactions => self.handle_list_transactions(cx, body, now),
             ApiKey::OffsetForLeaderEpoch => self.handle_offset_for_leader_epoch(cx, body),
+            ApiKey::GetTelemetrySubscriptions => self.handle_get_telemetry_subscriptions(cx, frame, body_at, now),
+            ApiKey::PushTelemetry => self.handle_push_telemetry(cx, frame, body_at, now),
+            ApiKey::DescribeAcls | ApiKey::DescribeDelegationToken => self.handle_security_request(cx, body),
+            key if is_answered_here(key) => self.handle_security_request(cx, body),
+            ApiKey::DescribeUserScramCredentials => self.handle_describe_user_scram_credentials(cx, body),
             ApiKey::DescribeClientQuotas => self.handle_describe_client_quotas(cx, body),
             ApiKey::DescribeConfigs => self.handle_describe_configs(cx, body),
             ApiKey::ListConfigResources => self.handle_list_config_resources(cx, body),
@@ -274,7 +285,7 @@ impl Node {
     ) -> Result<(), DecodeError> {
         let head = parse_head(inner)?;
         let served = api::served(head.key, ListenerKind::Controller);
-        if !(head.key.is_forwardable() || head.key == ApiKey::AlterConfigs) {
+        if !is_for_controller(head.key) {
             return Err(DecodeError::Invalid("this API is not forwarded"));
         }
         if served.is_none_or(|(min, max)| head.version < min || head.version > max) {

@@ -28,6 +28,7 @@ use crate::quotas::Quotas;
 use crate::quotas::replication::Throttles;
 use crate::registration::ControllerRegistration;
 use crate::replicas::Replicas;
+use crate::telemetry::Telemetry;
 use crate::transactions::Transactions;
 
 /// File with the records that a new cluster's first controller writes; at the root of the metadata directory.
@@ -116,6 +117,7 @@ impl Node {
             producer_ids: ProducerIds::default(),
             quotas: Quotas::new(&config),
             throttles: Throttles::new(&config),
+            telemetry: Telemetry::new(config.zwirn_client_telemetry_enable, config.telemetry_max_bytes),
             auto_creating: BTreeSet::new(),
             scratch: Scratch::default(),
             flushes: BTreeMap::new(),

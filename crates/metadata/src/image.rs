@@ -27,6 +27,7 @@ pub struct ConfigResource {
 impl ConfigResource {
     pub const TOPIC: i8 = 2;
     pub const BROKER: i8 = 4;
+    pub const CLIENT_METRICS: i8 = 16;
 
     pub fn topic(name: &str) -> Self {
         Self { kind: Self::TOPIC, name: name.to_owned() }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use broker::lifecycle::State;
-use broker::{BrokerStatus, CleanerStatus, NodeStatus};
+use broker::{BrokerStatus, CleanerStatus, ClientSeries, NodeStatus};
 use protocol::api::ApiKey;
 
 #[derive(Debug, Default)]
@@ -44,6 +44,27 @@ pub fn page(metrics: &Metrics, status: &NodeStatus, state: &LoopState) -> String
     }
     network(&mut page, metrics, state);
     process(&mut page, state);
+    page.text
+}
+
+/// What clients have pushed (KIP-714); nothing if none has.
+pub fn clients<'a>(series: impl Iterator<Item = ClientSeries<'a>>) -> String {
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let mut page = Page::default();
+    for one in series {
+        if page.text.is_empty() {
+            page.family("zwirn_client_metric", "gauge", "The last value of a metric that a client has pushed.");
+        }
+        let of: Vec<String> = one.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels = format!(
+            "client_instance_id=\"{}\",client_id=\"{}\",metric=\"{}\",labels=\"{}\"",
+            one.instance,
+            escape(one.client_id),
+            escape(one.name),
+            escape(&of.join(","))
+        );
+        page.value("zwirn_client_metric", &labels, one.value);
+    }
     page.text
 }
 

@@ -688,7 +688,7 @@ impl Reactor {
                     receive_bytes: budget.used(),
                     uptime_ms: clock::now().mono_ms - *started_ms,
                 };
-                let body = metrics::page(metrics, &node.status(), &state);
+                let body = metrics::page(metrics, &node.status(), &state) + &metrics::clients(node.client_series());
                 Reply { status: 200, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
             }
             _ => Reply::text(404, "try /healthz, /readyz or /metrics\n"),

@@ -6,7 +6,6 @@ use protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey,
 use protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
 use protocol::wire::DecodeError;
 
-use crate::api;
 use crate::node::Node;
 use crate::reply::ReplyTo;
 use crate::request::Context;
@@ -39,13 +38,28 @@ impl Node {
             self.respond(cx.reply, &response);
             return Ok(());
         }
+        if self.telemetry.is_on {
+            self.note_software(cx, &request);
+        }
         let response = self.api_versions(cx);
         self.respond(cx.reply, &response);
         Ok(())
     }
 
+    /// Subscriptions to clients' metrics may ask for it.
+    fn note_software(&mut self, cx: &Context, request: &ApiVersionsRequest<'_>) {
+        const CHARS_MAX: usize = 100;
+        let short = |text: &str| text.chars().take(CHARS_MAX).collect::<String>();
+        if let Some(connection) = cx.reply.to.conn().and_then(|conn| self.connections.get_mut(conn)) {
+            let software = (short(&request.client_software_name), short(&request.client_software_version));
+            connection.software = Some(software);
+        }
+    }
+
     fn api_versions(&self, cx: &Context) -> ApiVersionsResponse<'static> {
-        let api_keys = api::advertised(cx.kind)
+        let api_keys = self
+            .advertised(cx.kind)
+            .into_iter()
             .map(|(key, min_version, max_version)| ApiVersion {
                 api_key: key as i16,
                 min_version,

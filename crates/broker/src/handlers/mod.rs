@@ -15,6 +15,8 @@ mod metadata;
 mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+pub(crate) mod security;
+mod telemetry;
 mod topic_partitions;
 mod transactions;
 mod txn_markers;

@@ -131,6 +131,7 @@ static ABOUT: &[(&str, &str)] = &[
     ("transaction.state.log.replication.factor", "Replicas of __transaction_state."),
     ("transactional.id.expiration.ms", "How long an unused transactional id is remembered."),
     ("unclean.leader.election.enable", "Whether a replica that misses records may lead when no other is left."),
+    ("zwirn.client.telemetry.enable", "Whether clients may push their metrics (KIP-714); the page of metrics shows them. A key of Zwirn's own."),
 ];
 
 pub fn about_key(name: &str) -> Option<&'static str> {

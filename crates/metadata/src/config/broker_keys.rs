@@ -375,4 +375,5 @@ pub(super) static BROKER_KEYS: &[ConfigKey] = &[
     internal("unclean.leader.election.interval.ms", Long, Is("300000"), AtLeast(1), ReadOnly),
     internal("unstable.api.versions.enable", Boolean, Is("false"), Any, ReadOnly),
     internal("unstable.feature.versions.enable", Boolean, Is("false"), Any, ReadOnly),
+    internal("zwirn.client.telemetry.enable", Boolean, Is("false"), Any, ReadOnly),
 ];

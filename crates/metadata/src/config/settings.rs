@@ -163,6 +163,7 @@ settings! {
     socket_receive_buffer_bytes: i32,
     socket_request_max_bytes: i32,
     socket_send_buffer_bytes: i32,
+    telemetry_max_bytes: i32,
     transaction_abort_timed_out_transaction_cleanup_interval_ms: i64,
     transaction_max_timeout_ms: i64,
     transaction_partition_verification_enable: bool,
@@ -176,6 +177,7 @@ settings! {
     transactional_id_expiration_ms: i64,
     unclean_leader_election_enable: bool,
     unclean_leader_election_interval_ms: i64,
+    zwirn_client_telemetry_enable: bool,
 }
 
 /// The value in the file, else the default.

@@ -61,7 +61,8 @@ fn broken(error: impl std::fmt::Display) -> RecordError {
     RecordError::Decompression(error.to_string())
 }
 
-pub(super) fn decompress<'s>(
+/// `bytes` as they were before, at most `max` of them.
+pub fn decompress<'s>(
     compression: Compression,
     bytes: &'s [u8],
     max: usize,

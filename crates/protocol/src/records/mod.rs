@@ -15,7 +15,7 @@ mod validate;
 mod tests;
 
 pub use builder::{BatchBuilder, BatchSpec};
-pub use compression::{Compression, Scratch};
+pub use compression::{Compression, Scratch, decompress};
 pub use control::{ControlRecordType, control_key, end_txn_marker};
 pub use header::sequence_after;
 pub use header::{
