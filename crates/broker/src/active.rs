@@ -266,7 +266,6 @@ impl Node {
     }
 
     pub(crate) fn handle_controller_request(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
-        let offset_next = self.quorum.log_end().offset;
         let Some(active) = &mut self.active else {
             self.refuse_controller_request(cx);
             return Ok(());
@@ -283,14 +282,7 @@ impl Node {
         }
         match cx.reply.key {
             ApiKey::BrokerRegistration => return self.handle_broker_registration(cx, body, now),
-            ApiKey::BrokerHeartbeat => {
-                let request: BrokerHeartbeatRequest = cx.decode(body)?;
-                let result = controller.heartbeat(&request, offset_next, now);
-                if result.response.error_code == 0 {
-                    self.note_broker(cx, request.broker_id);
-                }
-                self.answer_when_committed(cx, result, now);
-            }
+            ApiKey::BrokerHeartbeat => return self.handle_broker_heartbeat(cx, body, now),
             ApiKey::UnregisterBroker => answer!(UnregisterBrokerRequest, |r| controller.unregister_broker(&r)),
             ApiKey::ControllerRegistration => {
                 answer!(ControllerRegistrationRequest<'_>, |r| controller.register_controller(&r))
@@ -335,6 +327,18 @@ impl Node {
         if let (1.., Destination::Client { conn, .. }) = (quota.throttle_ms(), cx.reply.to) {
             self.mute(conn, i64::from(quota.throttle_ms()), now);
         }
+        Ok(())
+    }
+
+    fn handle_broker_heartbeat(&mut self, cx: &Context, body: &[u8], now: Now) -> Result<(), DecodeError> {
+        let request: BrokerHeartbeatRequest = cx.decode(body)?;
+        let offset_next = self.quorum.log_end().offset;
+        let active = self.active.as_mut().expect("the caller has checked");
+        let result = active.controller.heartbeat(&request, offset_next, now);
+        if result.response.error_code == 0 {
+            self.note_broker(cx, request.broker_id);
+        }
+        self.answer_when_committed(cx, result, now);
         Ok(())
     }
 
