@@ -18,6 +18,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import java.util.concurrent.Delayed;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
@@ -257,12 +258,12 @@ public class Compaction {
             System.setErr(errors);
         }
         // Of what an emptied batch says the tool finds no record: that is no fault of ours if it says so of Kafka's files.
-        StringBuilder complaints = new StringBuilder();
+        TreeSet<String> complaints = new TreeSet<>();
         for (String line : said.toString().split("\n")) {
             if (line.matches("(?i).*(mismatch|out of order|exception|invalid: |isvalid: false|corrupt|fail|error|not found).*"))
-                complaints.append("; ").append(line.replace(dir.getPath(), ""));
+                complaints.add(line.replace(dir.getPath(), ""));
         }
-        long sane = said.toString().lines().filter(line -> line.contains("passed the sanity check")).count();
-        return " " + files.size() + " files, " + sane + " sane indexes" + complaints;
+        long sane = said.toString().lines().filter(line -> line.contains("passed sanity check")).count();
+        return " " + files.size() + " files, " + sane + " sane indexes, complaints: " + complaints;
     }
 }

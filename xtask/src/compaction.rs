@@ -8,7 +8,7 @@ use crate::jars::{Kafka, Missing};
 use crate::stages::{self, Outcome, cargo, has_program};
 
 /// Log directories in CI.
-const ROUNDS: &str = "20";
+const ROUNDS: &str = "8";
 
 /// With `--rounds N` and `--seed N`.
 pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {

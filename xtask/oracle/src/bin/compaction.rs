@@ -66,8 +66,9 @@ fn run(args: &Args) -> Result<(), String> {
     let mut total = Counts::default();
     for seed in args.seed..args.seed + args.rounds {
         let _ = fs::remove_dir_all(&args.work);
-        round(&mut kafka, &args.work, seed, &mut total)
-            .map_err(|e| format!("seed {seed}: {e}\nboth directories are in {}", args.work.display()))?;
+        round(&mut kafka, &args.work, seed, &mut total).map_err(|e| {
+            format!("seed {seed}: {e}\nthe directories, before and after, are in {}", args.work.display())
+        })?;
     }
     let _ = fs::remove_dir_all(&args.work);
     println!(
@@ -87,7 +88,7 @@ fn run(args: &Args) -> Result<(), String> {
     );
     // Rounds that show nothing would pass for ever.
     let is_telling = total.cleaned > 0 && total.emptied > 0 && total.horizons > 0 && total.compressed > 0;
-    if is_telling || args.rounds < 10 { Ok(()) } else { Err("the rounds have shown too little".to_owned()) }
+    if is_telling || args.rounds < 8 { Ok(()) } else { Err("the rounds have shown too little".to_owned()) }
 }
 
 #[derive(Default)]
@@ -169,13 +170,16 @@ fn round(kafka: &mut Kafka, work: &Path, seed: u64, total: &mut Counts) -> Resul
     for (pass, high_watermark) in watermarks.enumerate() {
         now_ms += rng.i64(0..80_000);
         // What the last passes have found clean is dirty to one who has lost the checkpoint.
-        if rng.u32(0..4) == 0 {
-            checkpoint = None;
-        }
+        let is_lost = rng.u32(0..4) == 0 || checkpoint.is_some_and(|offset| is_blinded(&theirs, offset));
+        checkpoint = checkpoint.filter(|_| !is_lost);
         let line = format!("clean {} {high_watermark} {now_ms} {} {words}", theirs.display(), checkpoint.unwrap_or(-1));
+        // For whoever looks into a difference.
+        let before = work.join("before").join(PARTITION);
+        let _ = fs::remove_dir_all(&before);
+        copy_dir(&theirs, &before).map_err(|e| e.to_string())?;
         let from_kafka = kafka.ask(&line)?;
         let from_us = clean(&ours, &settings, high_watermark, now_ms, checkpoint)?;
-        let context = |e: String| format!("pass {pass}, high watermark {high_watermark}: {e}");
+        let context = |e: String| format!("pass {pass}: {line}: {e}");
         if from_kafka.trim() != from_us.said {
             return Err(context(format!("Kafka finds {:?}, we find {:?}", from_kafka.trim(), from_us.said)));
         }
@@ -189,12 +193,25 @@ fn round(kafka: &mut Kafka, work: &Path, seed: u64, total: &mut Counts) -> Resul
         if theirs_look != ours_look {
             return Err(context(format!("dump-log says of Kafka's: {theirs_look}\nand of ours: {ours_look}")));
         }
-        total.checks += 1;
+        if !ours_look.contains(" 0 sane") {
+            total.checks += 1;
+        }
         // Both go on from the same bytes: other compressors make other sizes, and those other groups of segments.
         let (from, to) = if rng.bool() { (&theirs, &ours) } else { (&ours, &theirs) };
         fs::remove_dir_all(to).and_then(|()| copy_dir(from, to)).map_err(|e| e.to_string())?;
     }
     Ok(())
+}
+
+/// Whether Kafka's cleaner, when it begins at `offset`, takes a transaction for still being aborted that ended before:
+/// see `DIFFERS` in the cleaner's `read_dirty_section`.
+fn is_blinded(dir: &Path, offset: i64) -> bool {
+    let names = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let bases = names.filter_map(|name| name.to_str()?.strip_suffix(".log")?.parse::<i64>().ok());
+    let Some(base) = bases.filter(|base| *base <= offset).max() else { return false };
+    let index = fs::read(dir.join(format!("{base:020}.txnindex"))).unwrap_or_default();
+    let last_offset = |entry: &[u8]| entry.get(18..26)?.first_chunk().map(|bytes| i64::from_be_bytes(*bytes));
+    index.chunks_exact(34).filter_map(last_offset).any(|last| last < offset)
 }
 
 struct Pass {
