@@ -1,7 +1,7 @@
 //! Which log is compacted next, and what comes of it (`LogCleaner`, `LogCleanerManager`). The work itself is an effect;
 //! only new segments are put in their places here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use metadata::config::NodeConfig;
@@ -28,10 +28,16 @@ struct Running {
     begun_ms: i64,
 }
 
-/// Invariants: a partition has at most one pass under way; a resting one has none.
+/// Invariants: a partition has at most one pass under way; a resting one has none. One that is not `noted` has none
+/// either: recovery takes gaps for damage unless `cleaner-offset-checkpoint` says that a cleaner may have made them.
 pub(crate) struct Cleaner {
     running: BTreeMap<CleanId, Running>,
     resting: BTreeMap<PartitionKey, Resting>,
+    /// Named in `cleaner-offset-checkpoint`, as it is on disk or about to be.
+    noted: BTreeSet<PartitionKey>,
+    /// In the file that is being written, by directory.
+    noting: BTreeMap<usize, BTreeSet<PartitionKey>>,
+    wants_note: bool,
     next: u64,
     threads: usize,
     backoff_ms: i64,
@@ -45,6 +51,9 @@ impl Cleaner {
         Self {
             running: BTreeMap::new(),
             resting: BTreeMap::new(),
+            noted: BTreeSet::new(),
+            noting: BTreeMap::new(),
+            wants_note: false,
             next: 0,
             threads: if is_enabled { config.log_cleaner_threads.max(0) as usize } else { 0 },
             backoff_ms: config.log_cleaner_backoff_ms.max(1),
@@ -65,6 +74,11 @@ impl Cleaner {
 
     pub fn next_deadline(&self) -> i64 {
         if self.running.len() < self.threads { self.due_ms } else { i64::MAX }
+    }
+
+    /// A log that was compacted before has its place in the file.
+    pub fn on_loaded(&mut self, key: PartitionKey) {
+        self.noted.insert(key);
     }
 
     // DIFFERS: a partition on which Kafka's cleaner has failed is left alone until the broker starts again, and grows
@@ -88,6 +102,9 @@ impl Node {
             match self.dirtiest_log(now) {
                 Ok(Some((key, what))) => self.begin_cleaning(key, &what, now),
                 Ok(None) => {
+                    if self.cleaner.wants_note {
+                        self.write_checkpoints();
+                    }
                     self.cleaner.due_ms = now.mono_ms + self.cleaner.backoff_ms;
                     return self.apply_retention_to_compacted(now);
                 }
@@ -101,6 +118,7 @@ impl Node {
 
     fn dirtiest_log(&mut self, now: Now) -> Result<Option<(PartitionKey, Cleanable)>, StorageError> {
         self.cleaner.resting.retain(|key, _| self.replicas.all.contains_key(key));
+        self.cleaner.noted.retain(|key| self.replicas.all.contains_key(key));
         let mut dirtiest: Option<(PartitionKey, Cleanable)> = None;
         let mut ratio_max: f64 = 0.0;
         for (key, replica) in &mut self.replicas.all {
@@ -116,6 +134,11 @@ impl Node {
             let stable = replica.partition.last_stable_offset();
             let Some(found) = replica.partition.log_mut().cleanable(stable, now)? else { continue };
             ratio_max = ratio_max.max(found.ratio);
+            if found.is_due && !self.cleaner.noted.contains(key) {
+                replica.partition.log_mut().set_cleaned_upto(Some(found.first_dirty()));
+                self.cleaner.wants_note = true;
+                continue;
+            }
             if found.is_due && dirtiest.as_ref().is_none_or(|(_, most)| found.ratio > most.ratio) {
                 dirtiest = Some((*key, found));
             }
@@ -164,11 +187,35 @@ impl Node {
                 if let Some(replica) = self.replicas.all.get_mut(&key) {
                     replica.partition.log_mut().cancel_cleaning();
                 }
+                // What the system says of the disk; damaged records and the like leave the directory as it is.
+                if error.raw_os_error().is_some() {
+                    self.storage_failed(StorageError { path: work.dir().to_owned(), error }, now);
+                }
             }
         }
         self.cleaner.running.remove(&id);
         // There may be more to do at once.
         self.cleaner.due_ms = now.mono_ms;
+    }
+
+    /// A directory's checkpoints are about to be written, unless they are on disk as they are.
+    pub(crate) fn on_checkpoint_begun(&mut self, index: usize, is_on_disk: bool) {
+        let replicas = self.replicas.all.iter().filter(|(_, replica)| replica.dir == index);
+        let named = replicas.filter(|(_, replica)| replica.partition.log().cleaned_upto().is_some());
+        self.cleaner.noting.insert(index, named.map(|(key, _)| *key).collect());
+        self.cleaner.wants_note = false;
+        if is_on_disk {
+            self.on_checkpoint_on_disk(index);
+        }
+    }
+
+    pub(crate) fn on_checkpoint_on_disk(&mut self, index: usize) {
+        let noting = self.cleaner.noting.remove(&index).unwrap_or_default();
+        if !noting.is_subset(&self.cleaner.noted) {
+            // At once: a log has waited for this.
+            self.cleaner.due_ms = i64::MIN;
+        }
+        self.cleaner.noted.extend(noting);
     }
 
     fn swap_in(

@@ -249,6 +249,9 @@ impl Node {
                     log.set_topic_id(key.0)?;
                 }
                 log.update_config(log_config);
+                if log.cleaned_upto().is_some() {
+                    self.cleaner.on_loaded(key);
+                }
                 (log, found.dir, found.high_watermark)
             }
             None => {

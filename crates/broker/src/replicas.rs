@@ -84,12 +84,21 @@ pub(crate) struct Replicas {
     checkpoint_period_ms: i64,
     retention_ms: i64,
     retention_period_ms: i64,
+    expiration_ms: i64,
+    expiration_period_ms: i64,
 }
 
 impl Replicas {
     pub fn new(config: &NodeConfig, now: Now) -> Self {
         let isr_check_period_ms = config.replica_lag_time_max_ms / 2;
-        let checkpoint_period_ms = config.replica_high_watermark_checkpoint_interval_ms;
+        // DIFFERS: Kafka writes recovery points and log starts every log.flush.offset.checkpoint.interval.ms and
+        // log.flush.start.offset.checkpoint.interval.ms, a minute apart. What has changed of them goes with the high
+        // watermarks here, or as often as the shortest of the three says: a crash leaves less to look at.
+        let checkpoint_period_ms = config
+            .replica_high_watermark_checkpoint_interval_ms
+            .min(config.log_flush_offset_checkpoint_interval_ms)
+            .min(config.log_flush_start_offset_checkpoint_interval_ms)
+            .max(100);
         let retention_period_ms = config.log_retention_check_interval_ms;
         Self {
             all: BTreeMap::new(),
@@ -115,6 +124,8 @@ impl Replicas {
             // Kafka's first look at retention comes 30 s after the start.
             retention_ms: now.mono_ms + 30_000,
             retention_period_ms,
+            expiration_ms: now.mono_ms + config.producer_id_expiration_check_interval_ms,
+            expiration_period_ms: config.producer_id_expiration_check_interval_ms,
         }
     }
 
@@ -141,7 +152,7 @@ impl Replicas {
         let mut at = self.produces.next_deadline().min(self.fetches.next_deadline());
         at = at.min(self.deletes.next_deadline()).min(self.markers.next_deadline());
         if self.is_published {
-            at = at.min(self.isr_check_ms).min(self.checkpoint_ms).min(self.retention_ms);
+            at = at.min(self.isr_check_ms).min(self.checkpoint_ms).min(self.retention_ms).min(self.expiration_ms);
             at = at.min(self.fetchers.values().map(Fetcher::next_deadline).min().unwrap_or(i64::MAX));
         }
         for key in &self.isr_candidates {
@@ -357,6 +368,12 @@ impl Node {
             self.replicas.retention_ms = now.mono_ms + self.replicas.retention_period_ms;
             self.apply_retention(&|_| true, now);
         }
+        if now.mono_ms >= self.replicas.expiration_ms {
+            self.replicas.expiration_ms = now.mono_ms + self.replicas.expiration_period_ms;
+            for replica in self.replicas.all.values_mut() {
+                replica.partition.log_mut().expire_producers(now);
+            }
+        }
     }
 
     fn remove_doomed(&mut self, now: Now) {
@@ -433,6 +450,7 @@ impl Node {
                 continue;
             }
             let changed = self.changed_checkpoints(index);
+            self.on_checkpoint_begun(index, changed.is_empty());
             if !changed.is_empty() {
                 self.replicas.checkpointing.insert(index);
                 let work = FlushWork::replace(self.disk.clone(), changed);
@@ -443,7 +461,7 @@ impl Node {
 
     pub(crate) fn on_checkpoints_written(&mut self, index: usize, result: io::Result<()>, now: Now) {
         self.replicas.checkpointing.remove(&index);
-        let Err(error) = result else { return };
+        let Err(error) = result else { return self.on_checkpoint_on_disk(index) };
         let dir = self.log_dirs[index].path.clone();
         // Not known to be there: the next round writes them again.
         self.replicas.written.retain(|path, _| path.parent() != Some(&dir));

@@ -7,8 +7,13 @@ use crate::node::Node;
 impl Node {
     /// Writes a snapshot if enough has been replayed since the last, or if it is old.
     pub(crate) fn maybe_snapshot(&mut self, now: Now) {
+        // 0 turns snapshots by age off.
+        let interval_ms = match self.config.metadata_log_max_snapshot_interval_ms {
+            0 => i64::MAX,
+            interval_ms => interval_ms,
+        };
         if self.replay.snapshot_due_ms == i64::MAX {
-            self.replay.snapshot_due_ms = now.mono_ms.saturating_add(self.config.metadata_log_max_snapshot_interval_ms);
+            self.replay.snapshot_due_ms = now.mono_ms.saturating_add(interval_ms);
         }
         let bytes_max = self.config.metadata_log_max_record_bytes_between_snapshots.max(1) as u64;
         let is_due = now.mono_ms >= self.replay.snapshot_due_ms && self.replay.bytes_since_snapshot > 0;
@@ -17,7 +22,7 @@ impl Node {
             return;
         }
         self.replay.bytes_since_snapshot = 0;
-        self.replay.snapshot_due_ms = now.mono_ms.saturating_add(self.config.metadata_log_max_snapshot_interval_ms);
+        self.replay.snapshot_due_ms = now.mono_ms.saturating_add(interval_ms);
         let id = self.replay.end();
         if let Err(error) = self.write_snapshot(now) {
             tracing::error!(%id, error, "a metadata snapshot could not be written; the log is kept");

@@ -82,6 +82,8 @@ impl Consumer {
                 acknowledged.on_read(self.partition, self.position, record.offset, epoch, value, violations);
                 self.position = record.offset + 1;
             }
+            // Compaction may have taken the last records of a batch, or all of them.
+            self.position = self.position.max(batch.header.next_offset());
         }
         Ok(())
     }

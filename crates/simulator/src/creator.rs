@@ -3,7 +3,7 @@
 use protocol::api::ApiKey;
 use protocol::error::ErrorCode;
 use protocol::messages::CreateTopicsRequest;
-use protocol::messages::create_topics_request::CreatableTopic;
+use protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use protocol::time::Now;
 
 use crate::client::{PARTITIONS, Question, TOPIC, accept, decoded, frame};
@@ -19,12 +19,13 @@ pub struct Creator {
     next_at_ms: i64,
     rng: fastrand::Rng,
     pub is_draining: bool,
+    is_compacted: bool,
 }
 
 impl Creator {
     /// Only the topic that the producers write to.
-    pub fn of_one() -> Self {
-        Self::new(1, 0)
+    pub fn of_one(is_compacted: bool) -> Self {
+        Creator { is_compacted, ..Self::new(1, 0) }
     }
 
     pub fn of_many(seed: u64) -> Self {
@@ -33,7 +34,7 @@ impl Creator {
 
     fn new(topics_max: usize, seed: u64) -> Self {
         let rng = fastrand::Rng::with_seed(seed);
-        Creator { created: Vec::new(), topics_max, next_at_ms: 0, rng, is_draining: false }
+        Creator { created: Vec::new(), topics_max, next_at_ms: 0, rng, is_draining: false, is_compacted: false }
     }
 
     pub fn is_done(&self) -> bool {
@@ -49,7 +50,15 @@ impl Creator {
         if self.is_done() || now.mono_ms < self.next_at_ms {
             return Err(if self.is_done() { now.mono_ms + 1_000 } else { self.next_at_ms });
         }
+        let config = |(name, value): &(&'static str, &'static str)| CreatableTopicConfig {
+            name: (*name).into(),
+            value: Some((*value).into()),
+            ..Default::default()
+        };
+        let compacted = [("cleanup.policy", "compact"), ("min.cleanable.dirty.ratio", "0.01")];
+        let configs = if self.is_compacted { compacted.iter().map(config).collect() } else { Vec::new() };
         let topic = CreatableTopic {
+            configs,
             name: self.name().into(),
             num_partitions: if self.topics_max == 1 { PARTITIONS } else { 1 },
             replication_factor: 3,

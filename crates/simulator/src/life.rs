@@ -37,10 +37,14 @@ pub fn live(seed: u64, mutations: Mutations, is_printed: bool) -> Outcome {
     }
     // Every fourth life has topics only, and machines that lose power as they like.
     let has_records = !seed.is_multiple_of(4);
-    let creator = if has_records { Creator::of_one() } else { Creator::of_many(seed) };
+    // And every fourth a topic of which only the latest values have to stay.
+    let is_compacted = seed % 4 == 2;
+    world.checkers.acknowledged.is_compacted = is_compacted;
+    world.checkers.replicas.is_compacted = is_compacted;
+    let creator = if has_records { Creator::of_one(is_compacted) } else { Creator::of_many(seed) };
     world.add_client(Client::new(Role::Creator(creator), NODES, seed));
     if has_records {
-        add_readers_and_writers(&mut world, seed);
+        add_readers_and_writers(&mut world, is_compacted, seed);
         // In every other of the lives with records partitions move about.
         if seed.is_multiple_of(2) {
             world.add_client(Client::new(Role::Reassigner(Reassigner::new(seed)), NODES, seed + 30));
@@ -81,9 +85,9 @@ pub fn live(seed: u64, mutations: Mutations, is_printed: bool) -> Outcome {
     }
 }
 
-fn add_readers_and_writers(world: &mut World, seed: u64) {
+fn add_readers_and_writers(world: &mut World, is_compacted: bool, seed: u64) {
     for name in 0..PRODUCERS {
-        let producer = Producer::new(name, name as i32 % PARTITIONS, seed + name as u64);
+        let producer = Producer::new(name, name as i32 % PARTITIONS, is_compacted, seed + name as u64);
         world.add_client(Client::new(Role::Producer(producer), NODES, seed + 10 + name as u64));
     }
     for partition in 0..PARTITIONS {
@@ -127,6 +131,9 @@ fn come_right(world: &mut World) {
     world.look_at_disks();
     let violations = &mut world.checkers.violations;
     world.checkers.acknowledged.finish(violations);
+    if world.checkers.acknowledged.is_compacted {
+        world.look_at_latest();
+    }
 }
 
 fn what_is_missing(world: &World) -> Option<String> {

@@ -10,6 +10,7 @@ use protocol::time::Now;
 use protocol::wire::Records;
 
 use crate::checkers::Checkers;
+use crate::checkers::compacted::key_of;
 use crate::client::{Directory, Question, accept, decoded, frame};
 
 const INIT_VERSION: i16 = 5;
@@ -32,10 +33,12 @@ pub struct Producer {
     rng: fastrand::Rng,
     /// No new batches; the one that is under way is still brought to its end.
     pub is_draining: bool,
+    /// The topic is compacted: records have keys.
+    has_keys: bool,
 }
 
 impl Producer {
-    pub fn new(name: usize, partition: i32, seed: u64) -> Self {
+    pub fn new(name: usize, partition: i32, has_keys: bool, seed: u64) -> Self {
         Producer {
             name,
             partition,
@@ -46,6 +49,7 @@ impl Producer {
             next_at_ms: 0,
             rng: fastrand::Rng::with_seed(seed),
             is_draining: false,
+            has_keys,
         }
     }
 
@@ -80,7 +84,8 @@ impl Producer {
         let spec = BatchSpec { producer_id, producer_epoch, base_sequence: batch.sequence, ..Default::default() };
         let mut builder = BatchBuilder::new(spec);
         for value in &batch.values {
-            builder.append(batch.timestamp, None, Some(value.as_bytes()), &[]);
+            let key = key_of(value).filter(|_| self.has_keys).map(|(key, _)| key);
+            builder.append(batch.timestamp, key.as_deref().map(str::as_bytes), Some(value.as_bytes()), &[]);
         }
         let records = Some(Records::Inline(builder.build().into()));
         let data = PartitionProduceData { index: self.partition, records, ..Default::default() };

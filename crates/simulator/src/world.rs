@@ -11,7 +11,7 @@ use protocol::time::Now;
 use protocol::wire::Uuid;
 use storage::{CleanWork, Disk, FlushWork, MetaProperties};
 
-use crate::checkers::Checkers;
+use crate::checkers::{Checkers, compacted};
 use crate::client::{Act, Client};
 use crate::disk::SimDisk;
 use crate::network::{End, Item, Network, PipeId};
@@ -99,6 +99,8 @@ pub struct World {
     pub trace: Trace,
     pub flush_ms: (i64, i64),
     pub mutations: Mutations,
+    /// Steps of the log cleaners, of all nodes and their lives.
+    compactions: usize,
     queue: BinaryHeap<Queued>,
     seq: u64,
     touched: BTreeSet<i32>,
@@ -114,7 +116,7 @@ fn properties(id: i32, nodes: i32) -> String {
          min.insync.replicas=2\ndefault.replication.factor={nodes}\n\
          log.index.size.max.bytes=400\nlog.index.interval.bytes=100\n\
          replica.lag.time.max.ms=1500\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500\n\
-         metadata.log.max.record.bytes.between.snapshots=4000\n",
+         metadata.log.max.record.bytes.between.snapshots=4000\nlog.cleaner.backoff.ms=300\n",
         voters.join(",")
     )
 }
@@ -131,6 +133,7 @@ impl World {
             trace: Trace::default(),
             flush_ms: (0, 4),
             mutations,
+            compactions: 0,
             queue: BinaryHeap::new(),
             seq: 0,
             touched: BTreeSet::new(),
@@ -257,6 +260,19 @@ impl World {
         }
     }
 
+    /// Into what compaction has left, once all is quiet.
+    pub fn look_at_latest(&mut self) {
+        let Checkers { acknowledged, violations, .. } = &mut self.checkers;
+        for host in self.hosts.values() {
+            let Some(node) = &host.node else { continue };
+            let status = node.status();
+            compacted::look(&status, &host.disk, acknowledged, violations);
+        }
+        if self.compactions == 0 {
+            violations.push("nobody has compacted anything".to_owned());
+        }
+    }
+
     /// What all nodes think of the partitions, for the trace.
     pub fn print_statuses(&self) {
         let statuses = self.hosts.values().filter_map(|host| host.node.as_ref()).map(Node::status);
@@ -313,6 +329,7 @@ impl World {
             return self.post(RETRY_MS, Event::Cleaned { node: id, incarnation, id: clean, work });
         }
         let result = work.run(&mut |_| {});
+        self.compactions += 1;
         self.trace.event(self.now.mono_ms, "~cleaned", &[id as u8]);
         let now = self.now;
         if let Some(node) = &mut host.node {

@@ -485,7 +485,7 @@ impl Log {
             _ => now.wall_ms - segment.created_ms,
         };
         size + header.size() as u64 > config.segment_bytes
-            || waited > config.segment_ms_max() - config.segment_jitter_ms
+            || waited > config.segment_ms_max() - segment.roll_jitter_ms(&config)
             || segment.index.is_full()
             || segment.time_index.is_nearly_full()
             || header.last_offset() - segment.base_offset > i64::from(i32::MAX)

@@ -172,7 +172,7 @@ impl Log {
         Ok(())
     }
 
-    /// Removes files whose delay is over, and producers that are long gone. Cheap if there is nothing to do.
+    /// Removes files whose delay is over. Cheap if there is nothing to do.
     pub fn poll(&mut self, now: Now) -> Result<(), StorageError> {
         let dir = self.dir.clone();
         let failed = |error| StorageError { path: dir.clone(), error };
@@ -185,9 +185,13 @@ impl Log {
                 self.disk.remove_file(&path).map_err(failed)?;
             }
         }
+        self.maybe_note_progress()
+    }
+
+    /// Forgets producers that are long gone, every `producer.id.expiration.check.interval.ms`: it looks at all of them.
+    pub fn expire_producers(&mut self, now: Now) {
         self.producers.expire(now.wall_ms, self.config.producer_expiration_ms);
         self.verifications.expire(now.wall_ms, self.config.producer_expiration_ms);
-        self.maybe_note_progress()
     }
 
     /// Renames the directory so that nothing takes it for a replica; the caller removes it after the delay.

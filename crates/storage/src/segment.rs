@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-use protocol::records::{BatchHeader, HEADER_LEN};
+use protocol::records::{BatchHeader, HEADER_LEN, crc32c};
 
 use crate::checkpoint::is_full;
 use crate::disk::{DiskRef, FileRef, OpenMode};
@@ -359,6 +359,17 @@ impl Segment {
             self.first_timestamp = self.header_at(0)?.map(|header| header.max_timestamp);
         }
         Ok(self.first_timestamp)
+    }
+
+    /// How much earlier than `segment.ms` the segment ends: up to `segment.jitter.ms`, another time for each segment of
+    /// each log, and always the same for one.
+    pub fn roll_jitter_ms(&self, config: &LogConfig) -> i64 {
+        let most = config.segment_jitter_ms.min(config.segment_ms);
+        if most <= 0 {
+            return 0;
+        }
+        let drawn = crc32c(self.path.as_os_str().as_encoded_bytes());
+        i64::from(drawn) % most
     }
 
     /// Cuts the file at a batch boundary; `end_offset` is the offset of the first batch that goes.

@@ -140,6 +140,7 @@ settings! {
     offsets_topic_num_partitions: i32,
     offsets_topic_replication_factor: i16,
     offsets_topic_segment_bytes: i32,
+    producer_id_expiration_check_interval_ms: i64,
     producer_id_expiration_ms: i64,
     queued_max_request_bytes: i64,
     queued_max_requests: i32,

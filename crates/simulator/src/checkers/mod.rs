@@ -2,6 +2,7 @@
 //! who can look into every disk.
 
 pub mod acknowledged;
+pub mod compacted;
 pub mod high_watermark;
 pub mod leaders;
 pub mod quorum;

@@ -27,6 +27,12 @@ pub struct Cleanable {
     pub is_due: bool,
 }
 
+impl Cleanable {
+    pub fn first_dirty(&self) -> i64 {
+        self.first_dirty
+    }
+}
+
 impl Log {
     /// Everything below was compacted by the last pass; `None` if there has been none.
     pub fn cleaned_upto(&self) -> Option<i64> {

@@ -249,7 +249,7 @@ fn aborted_data_goes_and_markers_stay_until_it_is_gone() {
     for (now, markers, indexed) in
         [(10, &all[..], 1), (day, &all, 1), (day + 10, &all, 0), (day + 1009, &all, 0), (day + 1010, &rest, 0)]
     {
-        log.poll(at(now)).expect("memory");
+        log.expire_producers(at(now));
         put_one(&mut log, "c", Some("2"));
         roll(&mut log);
         assert!(clean(&mut log, at(now)).expect("clean"));
