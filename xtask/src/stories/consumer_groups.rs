@@ -38,6 +38,7 @@ impl Groups<'_> {
 
     /// As `kill -9`, while everybody works; how long until the group could commit again.
     fn kill_coordinator(&mut self, group: &str, partitions: usize) -> Result<u64, String> {
+        self.cluster.wait_for_isr("work", 3, Duration::from_secs(30))?;
         let id: i32 = self.ask(&format!("coordinator {group}"))?.parse().map_err(|e| format!("coordinator: {e}"))?;
         self.ask(&format!("gap {group}"))?;
         self.cluster.kill(id)?;
@@ -45,7 +46,6 @@ impl Groups<'_> {
         self.ask(&format!("settle {group} {partitions}"))?;
         let gap = self.ask(&format!("gap {group}"))?;
         self.cluster.start_node(id)?;
-        self.cluster.wait_for_isr("work", 3, Duration::from_secs(30))?;
         gap.parse().map_err(|e| format!("gap {gap}: {e}"))
     }
 }

@@ -1,7 +1,7 @@
 //! Groups of the classic protocol and their offsets: each request finds its shard, or learns where to look.
 
 use coordinator::transactions::TRANSACTIONS_TOPIC;
-use coordinator::{ClientInfo, OFFSETS_TOPIC, OffsetTopic, partition_of};
+use coordinator::{CONSUMER, ClientInfo, OFFSETS_TOPIC, OffsetTopic, partition_of};
 use protocol::api::ApiKey;
 use protocol::error::ErrorCode;
 use protocol::header::decode_request_header;
@@ -263,7 +263,8 @@ impl Node {
     }
 
     fn has_consumer_groups(&self) -> bool {
-        self.image.features.get("group.version").is_some_and(|level| *level >= CONSUMER_GROUPS_FROM)
+        let is_enabled = self.config.group_coordinator_rebalance_protocols.iter().any(|name| name == CONSUMER);
+        is_enabled && self.image.features.get("group.version").is_some_and(|level| *level >= CONSUMER_GROUPS_FROM)
     }
 
     fn handle_consumer_group_describe(&mut self, cx: &Context, body: &[u8]) -> Result<(), DecodeError> {

@@ -43,7 +43,7 @@ impl GroupShard {
         let group_id = request.group_id.as_ref();
         let is_unknown = request.member_id.is_empty();
         let member_id = if is_unknown { self.random_id().to_string() } else { request.member_id.clone().into_owned() };
-        let fail = |code: ErrorCode| Err((code, request.member_id.clone().into_owned()));
+        let fail = |code: ErrorCode| Err((code, String::new()));
         let Some(group) = self.consumers.get(group_id) else { return fail(ErrorCode::UnknownMemberId) };
         if self.config.migration == MigrationPolicy::Disabled || !supports(group, request) {
             return fail(ErrorCode::InconsistentGroupProtocol);

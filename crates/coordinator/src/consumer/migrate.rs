@@ -159,7 +159,9 @@ fn to_classic(member: &ConsumerMember, about: &ClassicAbout) -> Member {
 
 /// What a classic consumer says of itself, and its assignment by topic id.
 fn read_member(member: &Member, protocol: &str, facts: &dyn Facts) -> Option<(About, Partitions)> {
-    let subscription = member.metadata(protocol);
+    // A group that has not completed its first rebalance has not chosen a protocol.
+    let chosen = member.protocols.iter().find(|(name, _)| name == protocol).or(member.protocols.first());
+    let subscription = chosen.map(|(_, metadata)| metadata.clone()).unwrap_or_default();
     let (_, subscription) = read_subscription(&subscription)?;
     let assigned = match member.assignment.is_empty() {
         true => Partitions::new(),

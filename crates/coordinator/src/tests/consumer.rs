@@ -453,6 +453,24 @@ fn a_classic_group_becomes_a_consumer_group_and_back() {
 }
 
 #[test]
+fn a_classic_group_that_still_gathers_its_members_becomes_a_consumer_group_too() {
+    let mut b = bench();
+    b.facts.put(1, "t", 4);
+    let token = b.join_classic("", None, &Owned::new());
+    let classic = b.joined(token).member_id.into_owned();
+    let token = b.join_classic(&classic, None, &Owned::new());
+    assert!(b.answer(token).is_none(), "it waits for others");
+    let mut new = Client::new("new", &["t"]);
+    assert_eq!(b.beat(&mut new), ErrorCode::None);
+    assert_eq!(b.joined(token).error_code, ErrorCode::RebalanceInProgress as i16);
+    let token = b.join_classic(&classic, None, &Owned::new());
+    let joined = b.joined(token);
+    assert_eq!((joined.error_code, joined.generation_id), (0, new.epoch));
+    new.follow();
+    assert_eq!(b.assigned(&classic, joined.generation_id).len() + new.owned.len(), 4);
+}
+
+#[test]
 fn a_group_of_another_protocol_does_not_become_a_consumer_group() {
     let mut b = bench_with(GroupConfig { migration: MigrationPolicy::Downgrade, ..GroupConfig::default() });
     b.facts.put(1, "t", 4);

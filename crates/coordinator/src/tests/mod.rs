@@ -10,6 +10,7 @@ use protocol::wire::Uuid;
 
 use crate::*;
 
+mod assignors;
 mod consumer;
 mod facts;
 mod seeded;
