@@ -252,9 +252,9 @@ fn difference(kafka: &str, zwirn: &str) -> Option<String> {
     Some(format!("kafka: {kafka}\nzwirn: {zwirn}"))
 }
 
-/// What is said behind the help, whose lines Kafka's parser breaks where it likes.
-fn mistake(text: &str) -> Vec<&str> {
-    text.rsplit_once("error: ").map_or(vec![], |(_, mistake)| mistake.split_whitespace().collect())
+/// What is said behind the help, whose lines Kafka's parser breaks at blanks and dashes.
+fn mistake(text: &str) -> String {
+    text.rsplit_once("error: ").map_or(String::new(), |(_, mistake)| mistake.split_whitespace().collect())
 }
 
 /// Without what differs from run to run: dates, ids, moments, and where in Java something happened.
