@@ -18,6 +18,8 @@ use crate::stages::{Outcome, target_dir};
 use crate::stories::release_binary;
 
 const CASES: &str = "xtask/tools";
+/// What CI compares; all of it takes minutes, as each line starts two JVMs.
+const SHORT: [&str; 1] = ["console-producer"];
 /// A tool that is not done by then never will be.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -48,7 +50,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
 
 pub fn stage(root: &Path) -> Result<Outcome, String> {
     match Kafka::get(root) {
-        Ok(kafka) => compare(root, &kafka, None, &[]).map(Outcome::Note),
+        Ok(kafka) => compare(root, &kafka, None, &SHORT).map(Outcome::Note),
         Err(missing) => Ok(Outcome::LeftOut(missing.0)),
     }
 }

@@ -88,6 +88,13 @@ impl Refused {
     }
 }
 
+fn has_transactional(pieces: &[Piece], frame: &[u8]) -> bool {
+    pieces.iter().any(|piece| {
+        let bytes = frame.get(piece.start..piece.start + piece.len).unwrap_or_default();
+        BatchHeader::parse(bytes).is_ok_and(|header| header.has_producer_id() && header.is_transactional())
+    })
+}
+
 impl From<ErrorCode> for Refused {
     fn from(code: ErrorCode) -> Self {
         Refused { code, error: None }
@@ -124,6 +131,7 @@ impl Node {
         let (acks, timeout_ms) = (request.acks, request.timeout_ms);
         let valid_acks = matches!(acks, -1..=1);
         let (targets, pieces) = self.split(cx, &request, frame);
+        let is_nobodys = request.transactional_id.is_none() && has_transactional(&pieces, frame);
         let transactional_id = request.transactional_id.filter(|_| verified.is_none()).map(|id| id.into_owned());
         let verified = match transactional_id {
             Some(id) => match self.begin_verifications(cx, &id, &targets, &pieces, frame, now) {
@@ -149,6 +157,8 @@ impl Node {
             let key = (target.id, piece.partition);
             let bytes = frame.get_mut(piece.start..piece.start + piece.len).unwrap_or_default();
             let outcome = match target.error {
+                // Kafka has the authorizer say no to a transaction without a name, whoever writes it.
+                _ if is_nobodys => Err(Refused::before_log(ErrorCode::TransactionalIdAuthorizationFailed)),
                 _ if !valid_acks => Err(ErrorCode::InvalidRequiredAcks.into()),
                 Some(code) => Err(code.into()),
                 None => self.append_produced(key, bytes, (cx.reply.version, acks), &verified, now),

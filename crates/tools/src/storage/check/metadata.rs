@@ -16,16 +16,11 @@ use super::walk::{self, End, Order};
 use super::{BOOTSTRAP_CHECKPOINT, METADATA_DIR, Report, topic_id};
 
 /// Topics whose records mean something to a coordinator that is not there yet.
-const NO_COORDINATOR: [(&str, &str); 2] = [
-    (
-        "__transaction_state",
-        "transactions are not served: open ones stay open, and hold back readers of committed records",
-    ),
-    ("__share_group_state", "share groups are not served: their state is kept and not used"),
-];
+const NO_COORDINATOR: [(&str, &str); 1] =
+    [("__share_group_state", "share groups are not served: their state is kept and not used")];
 
 /// Features that are finalized and have no use here yet.
-const WITHOUT_USE: [&str; 3] = ["share.version", "streams.version", "transaction.version"];
+const WITHOUT_USE: [&str; 2] = ["share.version", "streams.version"];
 
 /// What the metadata say, and what was found on the way.
 pub struct Cluster {
@@ -238,11 +233,7 @@ impl Cluster {
                 format!("{} rules are kept; authorization is not offered yet", image.acls.len()),
             );
         }
-        let counts = [
-            ("SCRAM credentials", image.scram.len()),
-            ("delegation tokens", image.tokens.len()),
-            ("client quotas", image.quotas.len()),
-        ];
+        let counts = [("SCRAM credentials", image.scram.len()), ("delegation tokens", image.tokens.len())];
         for (what, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
             report.note(what, format!("{count} are kept, and have no effect yet"));
         }
