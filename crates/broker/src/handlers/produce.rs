@@ -75,6 +75,7 @@ impl Refused {
                 | ErrorCode::CorruptMessage
                 | ErrorCode::KafkaStorageError
                 | ErrorCode::InvalidRequiredAcks
+                | ErrorCode::TransactionalIdAuthorizationFailed
                 | ErrorCode::InvalidTopicException
         );
         is_told && self.error.as_ref().is_none_or(|error| !error.is_shape)
@@ -88,11 +89,16 @@ impl Refused {
     }
 }
 
-fn has_transactional(pieces: &[Piece], frame: &[u8]) -> bool {
-    pieces.iter().any(|piece| {
+/// What no partition can be written for. Kafka counts a transaction without a name as one that nobody may write.
+fn refuse_all(request: &ProduceRequest<'_>, pieces: &[Piece], frame: &[u8]) -> Option<ErrorCode> {
+    let is_transactional = |piece: &Piece| {
         let bytes = frame.get(piece.start..piece.start + piece.len).unwrap_or_default();
         BatchHeader::parse(bytes).is_ok_and(|header| header.has_producer_id() && header.is_transactional())
-    })
+    };
+    if request.transactional_id.is_none() && pieces.iter().any(is_transactional) {
+        return Some(ErrorCode::TransactionalIdAuthorizationFailed);
+    }
+    (!matches!(request.acks, -1..=1)).then_some(ErrorCode::InvalidRequiredAcks)
 }
 
 impl From<ErrorCode> for Refused {
@@ -129,9 +135,8 @@ impl Node {
         let body = frame.get(body_at..).unwrap_or_default();
         let request: ProduceRequest<'_> = cx.decode(body)?;
         let (acks, timeout_ms) = (request.acks, request.timeout_ms);
-        let valid_acks = matches!(acks, -1..=1);
         let (targets, pieces) = self.split(cx, &request, frame);
-        let is_nobodys = request.transactional_id.is_none() && has_transactional(&pieces, frame);
+        let refused = refuse_all(&request, &pieces, frame);
         let transactional_id = request.transactional_id.filter(|_| verified.is_none()).map(|id| id.into_owned());
         let verified = match transactional_id {
             Some(id) => match self.begin_verifications(cx, &id, &targets, &pieces, frame, now) {
@@ -156,10 +161,7 @@ impl Node {
             let Some(target) = targets.get(piece.topic) else { continue };
             let key = (target.id, piece.partition);
             let bytes = frame.get_mut(piece.start..piece.start + piece.len).unwrap_or_default();
-            let outcome = match target.error {
-                // Kafka has the authorizer say no to a transaction without a name, whoever writes it.
-                _ if is_nobodys => Err(Refused::before_log(ErrorCode::TransactionalIdAuthorizationFailed)),
-                _ if !valid_acks => Err(ErrorCode::InvalidRequiredAcks.into()),
+            let outcome = match refused.or(target.error) {
                 Some(code) => Err(code.into()),
                 None => self.append_produced(key, bytes, (cx.reply.version, acks), &verified, now),
             };
