@@ -15,9 +15,8 @@ use install::Installed;
 use rows::{ROWS, Row};
 use run::{Run, Size};
 
-/// What is played against Zwirn, and what Apache Kafka can do.
-const PARTS: &str = "ledger,shapes,admin,transactions,streams,connect";
-const ALL_PARTS: &str = "ledger,consumer,shapes,admin,transactions,streams,connect";
+/// Each program plays those that its client can.
+const PARTS: &str = "ledger,consumer,shapes,admin,transactions,streams,connect";
 /// What CI runs every time.
 const EVERY_TIME: [&str; 3] = ["java", "librdkafka", "franz-go"];
 
@@ -66,7 +65,7 @@ pub fn run(root: &Path, args: &[&str]) -> Result<(), String> {
         }
     }
     let rows = chosen(&names)?;
-    let parts = parts.unwrap_or(if against == Against::Kafka { ALL_PARTS } else { PARTS });
+    let parts = parts.unwrap_or(PARTS);
     let lines = play(root, against, size, parts, &rows)?;
     print_table(&lines);
     match lines.iter().filter(|line| matches!(line.result, Err(Failure::Failed(_)))).count() {
