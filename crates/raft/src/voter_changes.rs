@@ -98,7 +98,7 @@ impl Quorum {
             return Err((ErrorCode::RequestTimedOut, Some(format!("{key} has not answered an earlier request yet"))));
         }
         let stage = Stage::Asking { key, endpoints, ack_when_committed: request.ack_when_committed };
-        self.begin_change(Some(token), stage, now);
+        self.begin_change(token, stage, now);
         self.send(Peer { id: key.id, endpoint }, Request::ApiVersions(requests::api_versions()), now);
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Quorum {
             return Err((ErrorCode::InvalidRequest, Some(message)));
         }
         let offset = self.append_voters(&left, now);
-        self.begin_change(Some(token), Stage::Written { offset }, now);
+        self.begin_change(token, Stage::Written { offset }, now);
         // A leader that is alone, or has just removed the one that was behind, has committed it already.
         self.maybe_finish_change();
         Ok(())
@@ -173,10 +173,10 @@ impl Quorum {
         self.log.end().offset - 1
     }
 
-    fn begin_change(&mut self, token: Option<VoterChangeToken>, stage: Stage, now: Now) {
+    fn begin_change(&mut self, token: VoterChangeToken, stage: Stage, now: Now) {
         let due_ms = now.mono_ms + self.cfg.request_timeout_ms;
         if let Role::Leader(leader) = &mut self.role {
-            leader.change = Some(VoterChange { token, stage, due_ms });
+            leader.change = Some(VoterChange { token: Some(token), stage, due_ms });
         }
     }
 

@@ -8,7 +8,7 @@ mod info;
 
 use std::path::PathBuf;
 
-use metadata::config::{NodeConfig, Outside};
+use metadata::config::{ConfigError, NodeConfig, Outside, Warning};
 
 use crate::argparse::{Command, Program, append, flag, required, value};
 use crate::random::random_uuid;
@@ -135,10 +135,15 @@ fn load(path: &str) -> Result<NodeConfig, String> {
     parse(&text, path)
 }
 
-pub(crate) fn parse(text: &str, origin: &str) -> Result<NodeConfig, String> {
+/// With the variables and files that the text refers to.
+pub(crate) fn read(text: &str, origin: &str) -> Result<(NodeConfig, Vec<Warning>), Vec<ConfigError>> {
     let outside = Outside { env: &|name| std::env::var(name).ok(), file: &|path| std::fs::read_to_string(path) };
-    let read = NodeConfig::from_text_and(text, origin, &[], Some(&outside));
-    let (config, _) = read.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    NodeConfig::from_text_and(text, origin, &[], Some(&outside))
+}
+
+pub(crate) fn parse(text: &str, origin: &str) -> Result<NodeConfig, String> {
+    let (config, _) =
+        read(text, origin).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
     Ok(config)
 }
 

@@ -5,8 +5,6 @@
 mod plan;
 mod running;
 
-use metadata::config::{NodeConfig, Outside};
-
 use crate::argparse::{Command, Parsed, Program, value};
 use crate::client::{Client, Settings};
 use crate::props::Props;
@@ -68,9 +66,8 @@ fn cluster(servers: &str, parsed: &Parsed, terminal: &mut Terminal<'_>) -> Resul
 
 fn node(path: &str, terminal: &mut Terminal<'_>) -> Result<u8, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
-    let outside = Outside { env: &|name| std::env::var(name).ok(), file: &|path| std::fs::read_to_string(path) };
     let mut report = Report::default();
-    let config = match NodeConfig::from_text_and(&text, path, &[], Some(&outside)) {
+    let config = match crate::storage::read(&text, path) {
         Ok((config, warnings)) => {
             report.ok("keys", "a node would start with them");
             for warning in warnings {
